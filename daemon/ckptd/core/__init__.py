@@ -1,0 +1,1 @@
+"""The pure part: decisions as functions over values. No file, clock, environment or log."""

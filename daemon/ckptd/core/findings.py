@@ -1,0 +1,138 @@
+"""The finding codes: one per way of being wrong, with the verdict each leads to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptd.core.model import Severity, Verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from ckptd.core.model import Finding
+
+
+@dataclass(frozen=True, slots=True)
+class FindingSpec:
+    """What a code means and what to do about it.
+
+    `verdict` is what a set with such a finding is at best; None for a remark that leaves the set valid.
+    """
+
+    code: str
+    verdict: Verdict | None
+    meaning: str
+    advice: str
+
+    @property
+    def severity(self) -> Severity:
+        """Error where the verdict suffers, warning elsewhere."""
+        return Severity.WARNING if self.verdict is None else Severity.ERROR
+
+
+_RETRAIN = "The file cannot be repaired. Resume from an older valid set."
+_WAIT = "It is looked at again as soon as it changes."
+_LEAVE = "ckptd leaves it alone. Move it away if it does not belong here."
+
+FINDINGS: dict[str, FindingSpec] = {
+    spec.code: spec
+    for spec in (
+        # The file could not be looked at.
+        FindingSpec("missing_file", Verdict.UNREADABLE, "the file vanished before or while it was read", _WAIT),
+        FindingSpec(
+            "permission_denied",
+            Verdict.UNREADABLE,
+            "the service may not read the file",
+            "Give its user read access, by group or by an ACL on the output directory.",
+        ),
+        FindingSpec("read_error", Verdict.UNREADABLE, "the system failed to read the file", "Check the disk."),
+        FindingSpec("not_a_regular_file", Verdict.UNREADABLE, "a directory, FIFO, socket or device", _LEAVE),
+        FindingSpec("symbolic_link", Verdict.UNREADABLE, "a symbolic link, which is never followed", _LEAVE),
+        FindingSpec("changed_while_reading", Verdict.UNREADABLE, "the file was rewritten during the scan", _WAIT),
+        FindingSpec(
+            "scanner_failed",
+            Verdict.UNREADABLE,
+            "the scan process died or hung on this file",
+            "Keep the file and report it: the scanner must answer for every file.",
+        ),
+        # The file is no checkpoint, or no whole one.
+        FindingSpec("empty_file", Verdict.CORRUPT, "zero bytes: a save that was cut off at once", _RETRAIN),
+        FindingSpec(
+            "git_lfs_pointer", Verdict.CORRUPT, "a git-LFS pointer, not the file itself", "Run `git lfs pull`."
+        ),
+        FindingSpec("html_page", Verdict.CORRUPT, "an HTML page: a download that failed", "Download it again."),
+        FindingSpec("all_zero", Verdict.CORRUPT, "nothing but zero bytes: blocks that were never written", _RETRAIN),
+        FindingSpec(
+            "unknown_container", Verdict.UNREADABLE, "no reader understands this file, so nothing is proved", _LEAVE
+        ),
+        FindingSpec("truncated", Verdict.CORRUPT, "the file ends before its content does", _RETRAIN),
+        FindingSpec("malformed", Verdict.CORRUPT, "the content contradicts its own format", _RETRAIN),
+        FindingSpec("size_mismatch", Verdict.CORRUPT, "a tensor's bytes do not fit its shape and type", _RETRAIN),
+        FindingSpec("limit_exceeded", Verdict.CORRUPT, "more structure than any checkpoint has", _LEAVE),
+        FindingSpec(
+            "trailing_bytes", Verdict.SUSPECT, "bytes after the end: written over a longer file, or appended", _RETRAIN
+        ),
+        FindingSpec("invalid_json", Verdict.CORRUPT, "the JSON does not parse", _RETRAIN),
+        # The file would do more than hold data.
+        FindingSpec(
+            "unsafe_global",
+            Verdict.UNSAFE,
+            "the pickle names a callable that no checkpoint needs; loading it would run code",
+            "Do not load it. Find out who wrote it.",
+        ),
+        FindingSpec(
+            "unsafe_opcode",
+            Verdict.UNSAFE,
+            "the pickle uses an instruction that calls code and that Paddle never writes",
+            "Do not load it. Find out who wrote it.",
+        ),
+        # The numbers.
+        FindingSpec(
+            "nonfinite_values",
+            Verdict.SUSPECT,
+            "NaN or infinite values in the tensors: the training diverged",
+            "Resume from an older valid set, with a lower learning rate or loss scaling.",
+        ),
+        FindingSpec(
+            "unverified_tensor", Verdict.SUSPECT, "a tensor whose values could not be checked", "Save it again with paddle.save."
+        ),
+        # The set.
+        FindingSpec("missing_role", Verdict.INCOMPLETE, "a member that is needed to resume is not there", _WAIT),
+        FindingSpec(
+            "missing_scaler",
+            Verdict.INCOMPLETE,
+            "earlier sets of this series have a GradScaler state, this one has none",
+            _WAIT,
+        ),
+        FindingSpec("no_tensors", Verdict.SUSPECT, "the weights file holds no tensor", _RETRAIN),
+        FindingSpec(
+            "foreign_optimizer",
+            Verdict.SUSPECT,
+            "the optimizer state belongs to other parameters",
+            "Resume with this set's weights only, or from another set.",
+        ),
+        FindingSpec(
+            "bad_scaler_state", Verdict.SUSPECT, "the scaler file holds no GradScaler state", "Resume without it."
+        ),
+        # Remarks.
+        FindingSpec("metric_missing", None, "no value under the configured metric", "Check `best.metric`."),
+        FindingSpec("metric_not_a_number", None, "the metric is no number", "Check `best.metric`."),
+        FindingSpec("metric_not_finite", None, "the metric is NaN or infinite and never ranks", "None needed."),
+        FindingSpec("member_not_read", None, "a file of the set is open-ended by nature and proves nothing", "None needed."),
+    )
+}
+
+_BY_WEIGHT = (
+    Verdict.UNSAFE,
+    Verdict.CORRUPT,
+    Verdict.UNREADABLE,
+    Verdict.INCOMPLETE,
+    Verdict.SUSPECT,
+)
+
+
+def worst_verdict(findings: Iterable[Finding]) -> Verdict:
+    """The verdict on something with these findings: the heaviest one, or valid."""
+    verdicts = {FINDINGS[finding.code].verdict for finding in findings}
+    return next((verdict for verdict in _BY_WEIGHT if verdict in verdicts), Verdict.VALID)
