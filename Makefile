@@ -1,0 +1,38 @@
+# Every target makes the virtual environment it needs; nothing else has to be installed by hand.
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+.PHONY: help demo run test lint bench clean
+
+help: ## List the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[paddle,test,lint]'
+	@touch $@
+
+demo: $(STAMP) ## Watch a real Paddle training run being judged, pruned and released (about a minute)
+	$(BIN)/ckptd demo
+
+run: $(STAMP) ## Start the daemon on config.toml
+	$(BIN)/ckptd --config config.toml run
+
+test: $(STAMP) ## Run all tests; core/ must reach full branch coverage
+	$(BIN)/pytest --cov=ckptd --cov-report=
+	$(BIN)/coverage report --include='daemon/ckptd/core/*' --fail-under=100 --skip-covered
+
+lint: $(STAMP) ## Check style, types and spelling
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+bench: $(STAMP) ## Measure speed and memory against the named peers (docs/performance.md)
+	$(BIN)/python benchmarks/run.py
+
+clean: ## Remove the virtual environment and all caches
+	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache
