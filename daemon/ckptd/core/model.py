@@ -137,6 +137,9 @@ class CheckpointSet:
     is_alias: bool = False  # rewritten in place: latest, best_model, a stem without a number
     trainer_prunes: bool = False  # the trainer removes old sets itself and may trip over a missing one
     directory: str | None = None  # path of a directory set
+    family: str = (
+        ""  # sets of one run whose names differ only in a number; `gen_1` and `disc_1` are two families
+    )
 
     @property
     def key(self) -> SetKey:
@@ -246,7 +249,9 @@ class Judgement:
     step: int | None = None
     epoch: int | None = None
     metric: Metric | None = None
-    roles: frozenset[Role] = frozenset()  # what the content provides: a combined dict is params and opt in one
+    roles: frozenset[Role] = (
+        frozenset()
+    )  # what the content provides: a combined dict is params and opt in one
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +279,9 @@ class Policy:
     min_valid: int
     min_age: timedelta
     trash_for: timedelta
-    idle_after: timedelta  # a run without a new set for this long is over: its trainer tracks nothing any more
+    idle_after: (
+        timedelta  # a run without a new set for this long is over: its trainer tracks nothing any more
+    )
     keep_last: int | None = None
     keep_best: int | None = None
     keep_every_steps: int | None = None
