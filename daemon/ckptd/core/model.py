@@ -148,8 +148,8 @@ class CheckpointSet:
 
     @property
     def bytes(self) -> int:
-        """The size of all members together."""
-        return sum(member.entry.bytes for member in self.members)
+        """The size of all member files together."""
+        return sum(member.entry.bytes for member in self.members if member.entry.kind is EntryKind.FILE)
 
     @property
     def mtime_ns(self) -> int:

@@ -1,8 +1,8 @@
 """Decides when a set that a trainer writes file by file may be looked at.
 
-Nothing in the formats says that a save has ended, so a set counts as settled when none of its files changed for
-a while: by the files' own times, or, where those cannot be trusted (a clock ahead, a copy that kept its times),
-by how long two looks have seen the same.
+Nothing in the formats says that a save has ended, so a set counts as settled when none of its files changed
+for a while: by the files' own times, or, where those lie ahead of the clock, by how long the looks at it have
+seen the same.
 """
 
 from __future__ import annotations
