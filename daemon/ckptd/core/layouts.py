@@ -12,7 +12,7 @@ from ckptd.core.layout_table import JSON_PROGRESS, LAYOUT_ROWS, MEMBER_ROLES, La
 from ckptd.core.model import CheckpointSet, EntryKind, Member, Role, SetShape
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from ckptd.core.model import Entry
 
@@ -95,19 +95,35 @@ def may_be_set_directory(name: str) -> bool:
     return any(row.shape is SetShape.DIRECTORY and _read_name(row, name) for row in LAYOUT_ROWS)
 
 
-def runs_touched_by(path: str) -> tuple[str, ...]:
-    """The directories whose sets may have changed when something changed in the directory `path`."""
-    touched = [path]
-    while path != ".":
-        if may_be_set_directory(basename(path)):
-            touched.append(parent(path))
-        path = parent(path)
-    return tuple(touched)
+def is_set_directory(tree: Mapping[str, Sequence[Entry]], path: str) -> bool:
+    """Whether a directory is a set of its parent, and so no run of its own."""
+    return path != "." and may_be_set_directory(basename(path)) and _directory_group(tree, path) is not None
 
 
-def find_runs(tree: Mapping[str, Sequence[Entry]]) -> tuple[str, ...]:
-    """All directories of the tree that hold at least one set, sorted."""
-    return tuple(sorted(path for path in tree if _groups(tree, path)))
+def owning_run(path: str, is_set: Callable[[str], bool]) -> str:
+    """The run that a directory belongs to: the parent of the outermost set directory on its path, or itself.
+
+    Args:
+        path: the directory.
+        is_set: `is_set_directory` on a fresh listing; asked only for names that could be sets.
+    """
+    reached = "."
+    for part in path.split("/"):
+        outer, reached = reached, joined(reached, part)
+        if may_be_set_directory(part) and is_set(reached):
+            return outer
+    return path
+
+
+def find_runs(tree: Mapping[str, Sequence[Entry]], start: str = ".") -> Iterator[str]:
+    """All directories at or below `start` that hold at least one set, outer before inner."""
+    groups = _groups(tree, start)
+    set_directories = {group.directory for group in groups}
+    if groups:
+        yield start
+    for entry in tree.get(start, ()):
+        if entry.kind is EntryKind.DIRECTORY and entry.path not in set_directories:
+            yield from find_runs(tree, entry.path)
 
 
 def recognise(
