@@ -10,6 +10,7 @@ import argparse
 import os
 import signal
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from ckptd import __version__
@@ -27,15 +28,16 @@ exit codes:
   130  interrupted
 """
 
+_SET = "RUN/NAME as `ckptd status` shows it, or the path of the set"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
-    command: Callable[[argparse.Namespace], int] = options.command
     try:
-        return command(options)
+        return _command(options.command)(options)
     except CkptdError as error:
-        print(f"ckptd: {error}", file=sys.stderr)
+        sys.stderr.write(f"ckptd: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -43,6 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has seen enough; without this the interpreter complains while it exits.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    """The function that carries out a command, by `module:function` below `ckptd.cli`."""
+    module, _, function = name.partition(":")
+    found: Callable[[argparse.Namespace], int] = getattr(import_module(f"ckptd.cli.{module}"), function)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,12 +79,15 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - argparse has no public name
 
 
-def _add(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], int], text: str
-) -> argparse.ArgumentParser:
+def _add(commands: Commands, name: str, command: str, text: str) -> argparse.ArgumentParser:
     parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    parser.set_defaults(command=run)
+    parser.set_defaults(command=command)
     return parser
+
+
+def _add_group(commands: Commands, name: str, text: str) -> Commands:
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    return parser.add_subparsers(metavar="ACTION", required=True)
 
 
 def _add_json(parser: argparse.ArgumentParser) -> None:
@@ -83,154 +95,56 @@ def _add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_service(commands: Commands) -> None:
-    run = _add(commands, "run", _run, "watch, judge, keep and release until told to stop")
+    run = _add(commands, "run", "run_command:run", "watch, judge, keep and release until told to stop")
     run.add_argument("--once", action="store_true", help="make one complete pass and exit")
-    demo = _add(commands, "demo", _demo, "show all of it on a real Paddle training run, in about a minute")
+    demo = _add(
+        commands, "demo", "demo:run", "show all of it on a real Paddle training run, in about a minute"
+    )
     demo.add_argument(
         "--directory", metavar="DIR", help="work here and keep it (default: a temporary directory)"
     )
 
 
 def _add_answers(commands: Commands) -> None:
-    check = _add(commands, "check", _check, "judge the checkpoint sets at the paths; needs no configuration")
+    check = _add(
+        commands, "check", "check:run", "judge the checkpoint sets at the paths; needs no configuration"
+    )
     check.add_argument("paths", nargs="+", metavar="PATH", help="a file, a set's directory or a whole tree")
     check.add_argument("--workers", type=int, default=2, metavar="N", help="scan processes (default: 2)")
     _add_json(check)
-    plan = _add(commands, "plan", _plan, "show what would be kept and removed, and why; removes nothing")
+    plan = _add(commands, "plan", "plan:run", "show what would be kept and removed, and why; removes nothing")
     plan.add_argument("runs", nargs="*", metavar="RUN", help="only these runs (default: all)")
     _add_json(plan)
-    _add_json(_add(commands, "status", _status, "show what the daemon sees"))
-    explain = _add(
-        commands, "explain", _explain, "tell everything that was ever found and decided about a set"
-    )
-    explain.add_argument("set", metavar="SET", help="RUN/NAME, or the path of the set")
+    _add_json(_add(commands, "status", "status:run", "show what the daemon sees"))
+    explain = _add(commands, "explain", "explain:run", "tell all that was ever found and decided about a set")
+    explain.add_argument("set", metavar="SET", help=_SET)
     _add_json(explain)
 
 
 def _add_trash_and_pins(commands: Commands) -> None:
-    trash = _add(commands, "trash", _trash_list, "look after removed sets").add_subparsers(
-        metavar="ACTION", required=True
-    )
-    _add_json(_add(trash, "list", _trash_list, "list the removed sets that can come back"))
-    restore = _add(trash, "restore", _trash_restore, "bring a removed set back, and pin it")
+    trash = _add_group(commands, "trash", "look after removed sets")
+    _add_json(_add(trash, "list", "trash:show", "list the removed sets that can come back"))
+    restore = _add(trash, "restore", "trash:restore", "bring a removed set back, and pin it")
     restore.add_argument("entry", metavar="ID", help="as `ckptd trash list` shows it")
-    purge = _add(trash, "purge", _trash_purge, "delete removed sets for good")
-    which = purge.add_mutually_exclusive_group()
-    which.add_argument("entry", nargs="?", metavar="ID", help="this one, before its time")
-    which.add_argument("--due", action="store_true", help="those whose time is over (the default)")
-    for name, run, text in (
-        ("pin", _pin, "keep a set whatever the policy says"),
-        ("unpin", _unpin, "let the policy decide about a set again"),
-    ):
-        parser = _add(commands, name, run, text)
-        parser.add_argument("set", metavar="SET", help="RUN/NAME, or the path of the set")
-    commands.choices["pin"].add_argument("--why", default="pinned by hand", help="a note for `ckptd explain`")
+    purge = _add(trash, "purge", "trash:purge", "delete removed sets for good")
+    purge.add_argument(
+        "entry", nargs="?", metavar="ID", help="this one, before its time (default: all past it)"
+    )
+    pin = _add(commands, "pin", "pin:pin", "keep a set whatever the policy says")
+    pin.add_argument("set", metavar="SET", help=_SET)
+    pin.add_argument("--why", default="pinned by hand", help="a note for whoever asks later")
+    unpin = _add(commands, "unpin", "pin:unpin", "let the policy decide about a set again")
+    unpin.add_argument("set", metavar="SET", help=_SET)
 
 
 def _add_releases_and_config(commands: Commands) -> None:
-    release = _add(commands, "release", _release_list, "look after releases").add_subparsers(
-        metavar="ACTION", required=True
+    release = _add_group(commands, "release", "look after releases")
+    _add_json(_add(release, "list", "release:show", "list the releases, and which is live"))
+    config = _add_group(commands, "config", "look at the configuration")
+    _add_json(
+        _add(config, "check", "config_command:check_command", "say every error in the configuration at once")
     )
-    _add_json(_add(release, "list", _release_list, "list the releases, and which is live"))
-    config = _add(commands, "config", _config_check, "look at the configuration").add_subparsers(
-        metavar="ACTION", required=True
+    _add_json(
+        _add(config, "show", "config_command:show_command", "print the configuration with all defaults")
     )
-    _add_json(_add(config, "check", _config_check, "say every error in the configuration at once"))
-    _add_json(_add(config, "show", _config_show, "print the configuration with every default filled in"))
-    _add(config, "schema", _config_schema, "print the JSON schema of the configuration")
-
-
-def _run(options: argparse.Namespace) -> int:
-    from ckptd.cli import run_command  # noqa: PLC0415
-
-    return run_command.run(options.config, once=options.once)
-
-
-def _demo(options: argparse.Namespace) -> int:
-    from ckptd.cli import demo  # noqa: PLC0415
-
-    return demo.run(options.directory)
-
-
-def _check(options: argparse.Namespace) -> int:
-    from ckptd.cli import check  # noqa: PLC0415
-
-    return check.run(options.paths, workers=options.workers, as_json=options.json)
-
-
-def _plan(options: argparse.Namespace) -> int:
-    from ckptd.cli import plan  # noqa: PLC0415
-
-    return plan.run(options.config, options.runs, as_json=options.json)
-
-
-def _status(options: argparse.Namespace) -> int:
-    from ckptd.cli import status  # noqa: PLC0415
-
-    return status.run(options.config, as_json=options.json)
-
-
-def _explain(options: argparse.Namespace) -> int:
-    from ckptd.cli import explain  # noqa: PLC0415
-
-    return explain.run(options.config, options.set, as_json=options.json)
-
-
-def _pin(options: argparse.Namespace) -> int:
-    from ckptd.cli import pin  # noqa: PLC0415
-
-    return pin.pin(options.config, options.set, options.why)
-
-
-def _unpin(options: argparse.Namespace) -> int:
-    from ckptd.cli import pin  # noqa: PLC0415
-
-    return pin.unpin(options.config, options.set)
-
-
-def _trash_list(options: argparse.Namespace) -> int:
-    from ckptd.cli import trash  # noqa: PLC0415
-
-    return trash.show(options.config, as_json=options.json)
-
-
-def _trash_restore(options: argparse.Namespace) -> int:
-    from ckptd.cli import trash  # noqa: PLC0415
-
-    return trash.restore(options.config, options.entry)
-
-
-def _trash_purge(options: argparse.Namespace) -> int:
-    from ckptd.cli import trash  # noqa: PLC0415
-
-    return trash.purge(options.config, options.entry)
-
-
-def _release_list(options: argparse.Namespace) -> int:
-    from ckptd.cli import release  # noqa: PLC0415
-
-    return release.show(options.config, as_json=options.json)
-
-
-def _config_check(options: argparse.Namespace) -> int:
-    from ckptd.cli import config_command  # noqa: PLC0415
-
-    return config_command.check(_found(options), as_json=options.json, out=sys.stdout, err=sys.stderr)
-
-
-def _config_show(options: argparse.Namespace) -> int:
-    from ckptd.cli import config_command  # noqa: PLC0415
-
-    return config_command.show(_found(options), as_json=options.json, out=sys.stdout, err=sys.stderr)
-
-
-def _config_schema(options: argparse.Namespace) -> int:
-    from ckptd.cli import config_command  # noqa: PLC0415
-
-    return config_command.schema(out=sys.stdout)
-
-
-def _found(options: argparse.Namespace) -> str:
-    from ckptd.config import find  # noqa: PLC0415
-
-    return find(options.config, os.environ, os.getcwd())
+    _add(config, "schema", "config_command:schema_command", "print the JSON schema of the configuration")
