@@ -1,0 +1,124 @@
+"""Scans and judgements as bytes, for the ledger.
+
+The bytes are a JSON list whose first element is `FORMAT`; a scan's are deflated on top, as its tensor table
+repeats itself. Text goes through as it is, lone surrogates included.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from typing import Any
+
+from ckptd.core.model import FileScan, Finding, Judgement, KeyPath, Metric, Order, Role, TensorFacts, Verdict
+
+FORMAT = 1
+"""Raised when the layout below changes or the scanner judges differently, so that files are scanned anew."""
+
+_INT64 = range(-(2**63), 2**63)
+
+
+class UnknownFormat(ValueError):  # noqa: N818 - it says what is wrong, as ValueError does
+    """The bytes were not written by this version's `encode_*`."""
+
+
+def encode_scan(scan: FileScan) -> bytes:
+    """Write a scan as bytes."""
+    tensors = [
+        (
+            _key(item.key),
+            [_int(n) for n in item.shape],
+            item.dtype,
+            _int(item.bytes),
+            _int(item.nonfinite),
+            item.parameter,
+        )
+        for item in scan.tensors
+    ]
+    values = [(_key(key), _int(value)) for key, value in scan.values]
+    fields = (scan.container, _int(scan.bytes), scan.digest, _findings(scan.findings), tensors, values)
+    return zlib.compress(_dump((FORMAT, *fields)), level=1)
+
+
+def decode_scan(data: bytes) -> FileScan:
+    """Read a scan back.
+
+    Raises:
+        UnknownFormat: the bytes are damaged or of another version.
+    """
+    try:
+        _, container, size, digest, findings, tensors, values = _load(zlib.decompress(data))
+        return FileScan(
+            container=container,
+            bytes=size,
+            digest=digest,
+            findings=tuple(Finding(*finding) for finding in findings),
+            tensors=tuple(
+                TensorFacts(tuple(key), tuple(shape), dtype, length, nonfinite, parameter)
+                for key, shape, dtype, length, nonfinite, parameter in tensors
+            ),
+            values=tuple((tuple(key), value) for key, value in values),
+        )
+    except (zlib.error, LookupError, TypeError, ValueError) as error:
+        raise UnknownFormat(f"no scan of format {FORMAT}: {error}") from error
+
+
+def encode_judgement(judgement: Judgement) -> bytes:
+    """Write a judgement as bytes; equal judgements give equal bytes."""
+    metric = judgement.metric and (judgement.metric.name, judgement.metric.value, judgement.metric.order)
+    return _dump(
+        (
+            FORMAT,
+            judgement.verdict,
+            _findings(judgement.findings),
+            _int(judgement.step),
+            _int(judgement.epoch),
+            metric,
+            sorted(judgement.roles),
+        )
+    )
+
+
+def decode_judgement(data: bytes) -> Judgement:
+    """Read a judgement back.
+
+    Raises:
+        UnknownFormat: the bytes are damaged or of another version.
+    """
+    try:
+        _, verdict, findings, step, epoch, metric, roles = _load(data)
+        return Judgement(
+            verdict=Verdict(verdict),
+            findings=tuple(Finding(*finding) for finding in findings),
+            step=step,
+            epoch=epoch,
+            metric=metric and Metric(metric[0], metric[1], Order(metric[2])),
+            roles=frozenset(Role(role) for role in roles),
+        )
+    except (LookupError, TypeError, ValueError) as error:
+        raise UnknownFormat(f"no judgement of format {FORMAT}: {error}") from error
+
+
+def _findings(findings: tuple[Finding, ...]) -> list[tuple[str, str, str]]:
+    return [(finding.code, finding.path, finding.detail) for finding in findings]
+
+
+def _key(key: KeyPath) -> list[Any]:
+    return [_int(part) for part in key]
+
+
+def _int(value: Any) -> Any:
+    """Python refuses decimal integers beyond 4300 digits in either direction; hexadecimal has no limit."""
+    return {"hex": hex(value)} if isinstance(value, int) and value not in _INT64 else value
+
+
+def _dump(value: Any) -> bytes:
+    # Not ASCII: two lone surrogates side by side, as \uXXXX escapes, would come back as one character.
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
+
+
+def _load(data: bytes) -> Any:
+    fields = json.loads(data.decode("utf-8", "surrogatepass"), object_hook=lambda item: int(item["hex"], 16))
+    if not isinstance(fields, list) or fields[:1] != [FORMAT]:
+        raise ValueError("another version wrote it")
+    return fields
