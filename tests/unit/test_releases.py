@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from ckptd.core.model import Metric, MetricRule, Order
 from ckptd.core.releases import (
     Damaged,
+    Objection,
     Proof,
     PublishedFile,
     Release,
     Source,
     export_key,
     is_version,
+    parse_answer,
     parse_manifest,
     removable,
     render_manifest,
@@ -293,3 +295,21 @@ def test_export_key_tells_every_difference_that_matters():
 
     assert keys[0] == export_key(reversed(pairs), settings(python="elsewhere"))
     assert len(set(keys)) == len(keys)
+
+
+@given(st.binary(max_size=100) | json_values.map(lambda value: json.dumps(value).encode()))
+def test_parse_answer_of_anything_else_is_an_objection(data):
+    """Whatever stands in place of the worker's answer is an objection that asks to be reported."""
+    objection = parse_answer(data)
+
+    assert isinstance(objection, Objection)
+    assert objection.reason.startswith("the worker's answer is damaged: ")
+
+
+def test_parse_answer_gives_the_proof_or_the_objection():
+    """The worker's two answers arrive as they were meant."""
+    good = {"ok": True, "paddle_version": "3.3.1", "max_abs_difference": 0, "seconds": {"import": 1}}
+    bad = {"ok": False, "reason": "why", "way_out": "Do this.", "show_output": False, "seconds": {}}
+
+    assert Proof("3.3.1", 0.0, (("import", 1.0),)) == parse_answer(json.dumps(good).encode())
+    assert Objection("why", "Do this.", show_output=False) == parse_answer(json.dumps(bad).encode())

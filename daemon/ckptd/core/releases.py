@@ -32,6 +32,7 @@ _DIGEST = re.compile(r"[0-9a-f]{32}")
 _NOT_IN_VERSIONS = re.compile(r"[^A-Za-z0-9_.-]+")
 _LONGEST_SET_NAME = 60
 _START_AFRESH = "remove the link `current` to start afresh"
+_NO_ANSWER = "Report it: the worker must answer in its own form."
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +81,19 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A release that cannot be trusted, and why."""
+    """A release that cannot be trusted: why, and what somebody can do about it."""
 
     reason: str
+    way_out: str = f"repair it, or {_START_AFRESH}"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """Why the export worker gave no model, and what somebody can do about it (a sentence)."""
+
+    reason: str
+    way_out: str
+    show_output: bool = True  # what the worker printed tells more
 
 
 def why_not(source: Source, live: Release | Damaged | None, rule: MetricRule) -> str | None:
@@ -98,8 +109,7 @@ def why_not(source: Source, live: Release | Damaged | None, rule: MetricRule) ->
         return None
     if isinstance(live, Damaged):
         return (
-            f"refusing to replace a live release that cannot be compared with: {live.reason};"
-            f" repair it, or {_START_AFRESH}"
+            f"refusing to replace a live release that cannot be compared with: {live.reason}; {live.way_out}"
         )
     if source.digests == live.source.digests:
         return f"already live as {live.version}"
@@ -194,12 +204,33 @@ def parse_manifest(data: bytes, version: str) -> Release | Damaged:
         return Damaged(f"{version}/{MANIFEST_NAME}: {error}")
 
 
+def parse_answer(data: bytes) -> Proof | Objection:
+    """Read what the export worker wrote about its work; the network's code may have meddled with it."""
+    try:
+        answer = json.loads(data)
+        if _field(answer, "ok", bool):
+            return _proof(answer)
+        show_output = _field(answer, "show_output", bool)
+        return Objection(_text(answer, "reason"), _text(answer, "way_out"), show_output=show_output)
+    except (ValueError, RecursionError) as error:
+        return Objection(f"the worker's answer is damaged: {error}", _NO_ANSWER)
+
+
+def _proof(found: Any) -> Proof:
+    seconds = _field(found, "seconds", dict)
+    return Proof(
+        _text(found, "paddle_version"),
+        _number(found, "max_abs_difference"),
+        tuple((stage, _number(seconds, stage)) for stage in seconds),
+    )
+
+
 def _release(manifest: Any, version: str) -> Release:
     if _field(manifest, "schema", int) != SCHEMA:
         raise ValueError(f"schema {manifest['schema']} is not {SCHEMA}")
     if _text(manifest, "version") != version:
         raise ValueError(f"it describes {manifest['version']!r}")
-    metric, proof = _field(manifest, "metric", dict), _field(manifest, "proof", dict)
+    metric = _field(manifest, "metric", dict)
     previous = _field(manifest, "previous", str, type(None))
     if previous is not None and not is_version(previous):
         raise ValueError(f"'previous' {previous!r} is no version")
@@ -225,11 +256,7 @@ def _release(manifest: Any, version: str) -> Release:
         source=source,
         export_key=_text(manifest, "export_key"),
         files=tuple(_file(name, entry) for name, entry in sorted(files.items())),
-        proof=Proof(
-            _text(proof, "paddle_version"),
-            _number(proof, "max_abs_difference"),
-            tuple((stage, _number(proof["seconds"], stage)) for stage in _field(proof, "seconds", dict)),
-        ),
+        proof=_proof(_field(manifest, "proof", dict)),
         published_at=_instant(_text(manifest, "published_at")),
         previous=previous,
     )

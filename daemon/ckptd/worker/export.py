@@ -79,6 +79,7 @@ class Stages:
 def main(request_path: str, result_path: str) -> int:
     """Export as the request says and write the result; 0 unless the result could not be written."""
     stages = Stages()
+    result_file = Path(result_path).absolute()  # the network's code may move elsewhere
     result: dict[str, Any] = {"ok": False, "seconds": stages.seconds}
     try:
         request = json.loads(Path(request_path).read_text(encoding="utf-8"))
@@ -91,7 +92,7 @@ def main(request_path: str, result_path: str) -> int:
         detail = f"{type(error).__name__}: {error}".strip().splitlines()
         reason = f"could not {stages.doing}: {detail[0][:400]}"
         result.update(reason=reason, way_out=stages.way_out, show_output=True)
-    Path(result_path).write_text(json.dumps(result), encoding="utf-8")
+    result_file.write_text(json.dumps(result), encoding="utf-8")
     return 0
 
 
