@@ -9,6 +9,7 @@ from ckptd.core.layouts import (
     LAYOUT_NAMES,
     find_runs,
     is_set_directory,
+    lone_file,
     may_be_set_directory,
     owning_run,
     parent,
@@ -284,6 +285,18 @@ def test_recognise_ignores_the_order_of_the_listing(names):
     assert [(one.key, one.layout, one.fingerprints) for one in forwards] == [
         (one.key, one.layout, one.fingerprints) for one in backwards
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [("x.pdopt", Role.OPT), ("x.json", Role.META), ("x", Role.PARAMS), ("x.pdparams", Role.PARAMS)],
+)
+def test_lone_file_requires_nothing_but_itself(name, role):
+    """A file that is asked about by name is judged without what should lie beside it."""
+    found = lone_file(entry(f"run/{name}"))
+
+    assert ("run", name, frozenset({role})) == (found.run, found.name, found.required)
+    assert [role] == [member.role for member in found.members]
 
 
 def test_layout_names_hold_the_fallback():

@@ -148,6 +148,21 @@ def recognise(
     return tuple(sorted((one for one in found if one), key=lambda one: one.name))
 
 
+def lone_file(entry: Entry) -> CheckpointSet:
+    """A file to be judged by itself, whatever lies beside it; of unknown suffix, it is taken for weights."""
+    role = _role(basename(entry.path), in_directory=False)
+    role = Role.PARAMS if role is Role.EXTRA else role
+    return CheckpointSet(
+        run=parent(entry.path),
+        name=basename(entry.path),
+        layout=_FALLBACK,
+        shape=SetShape.STEM,
+        members=(Member(role, entry),),
+        required=frozenset({role}),
+        is_alias=True,
+    )
+
+
 def _recognised(
     group: _Group, run: str, layout: str, required: frozenset[Role], taken_stems: set[str]
 ) -> CheckpointSet | None:

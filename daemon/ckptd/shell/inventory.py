@@ -47,6 +47,16 @@ def walk(root: str) -> Tree:
     return tree
 
 
+def entry(root: str, path: str) -> Entry:
+    """Look at one path below a root.
+
+    Raises:
+        OSError: it is not there.
+    """
+    facts = os.lstat(os.path.join(root, path))
+    return Entry(path, _kind(facts.st_mode), facts.st_size, facts.st_mtime_ns, facts.st_ino)
+
+
 def _list(root: str, directory: str, tree: Tree, *, descend: Callable[[str], bool], depth: int) -> None:
     try:
         entries = tuple(sorted(_entries(root, directory), key=lambda entry: entry.path))
