@@ -206,11 +206,9 @@ def stored_version(connection: Connection) -> int:
     return connection.scalar(select(func.max(schema_version.c.version))) or 0
 
 
-def migrate(
-    connection: Connection, since: int, migrations: tuple[Callable[[Connection], None], ...] = MIGRATIONS
-) -> None:
+def migrate(connection: Connection, since: int) -> None:
     """Lead the database from schema version `since` to the newest, within the caller's transaction."""
-    for version, step in enumerate(migrations, start=1):
+    for version, step in enumerate(MIGRATIONS, start=1):
         if version > since:
             step(connection)
             connection.execute(insert(schema_version).values(version=version))
