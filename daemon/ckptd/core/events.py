@@ -253,7 +253,7 @@ VERDICT_EVENTS: dict[Verdict, str] = {
 }
 
 
-def event_of(verdict: Verdict) -> str:
+def event_for(verdict: Verdict) -> str:
     """The event that tells a final verdict; a set that still changes or waits is not told.
 
     Raises:
