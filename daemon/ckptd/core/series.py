@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from datetime import datetime
 
-    from ckptd.core.model import SetKey
+    from ckptd.core.model import Candidate, SetKey
 
 T = TypeVar("T")
 
@@ -33,20 +33,25 @@ class Position(NamedTuple):
         return self.saved_at, step, epoch, self.key
 
 
-def split(items: Iterable[T], position: Callable[[T], Position]) -> tuple[tuple[T, ...], ...]:
+def position(candidate: Candidate) -> Position:
+    """Where a candidate stands."""
+    return Position(candidate.saved_at, candidate.step, candidate.epoch, candidate.key)
+
+
+def split(items: Iterable[T], position_of: Callable[[T], Position]) -> tuple[tuple[T, ...], ...]:
     """Cut the sets of one run into its series.
 
     Args:
         items: the sets, in any order.
-        position: where an item stands.
+        position_of: where an item stands.
 
     Returns:
         The series, oldest first, each in training order; none of them is empty.
     """
     series: list[list[T]] = []
     highest: dict[str, int] = {}
-    for item in sorted(items, key=lambda one: position(one).rank):
-        unit, progress = _progress(position(item))
+    for item in sorted(items, key=lambda one: position_of(one).rank):
+        unit, progress = progress_of(position_of(item))
         if not series or (progress is not None and progress < highest.get(unit, 0)):
             series.append([])
             highest = {}
@@ -56,6 +61,6 @@ def split(items: Iterable[T], position: Callable[[T], Position]) -> tuple[tuple[
     return tuple(tuple(one) for one in series)
 
 
-def _progress(position: Position) -> tuple[str, int | None]:
+def progress_of(position: Position) -> tuple[str, int | None]:
     """How far the set is, and in what; sets that count in different units are not compared."""
     return ("epoch", position.epoch) if position.step is None else ("step", position.step)
