@@ -19,15 +19,33 @@ REGENERATE = (
 
 
 def emit_calls():
-    """Every `….emit(…)` call of the package, with where it is."""
+    """Every `….emit(…)` call of the package, with the module that it stands in."""
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        tree = ast.parse(path.read_text("utf-8"))
+        for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Call)
                 and isinstance(node.func, ast.Attribute)
                 and node.func.attr == "emit"
             ):
-                yield pytest.param(node, id=f"{path.relative_to(PACKAGE)}:{node.lineno}")
+                yield pytest.param(tree, node, id=f"{path.relative_to(PACKAGE)}:{node.lineno}")
+
+
+def keys_given_by(tree, call):
+    """The keys of a log call; `**names()` counts if a function of the module returns them as one literal."""
+    for keyword in call.keywords:
+        if keyword.arg is not None:
+            yield keyword.arg
+            continue
+        assert isinstance(keyword.value, ast.Call), "keys are written out, so that this test can see them"
+        called = keyword.value.func
+        name = called.attr if isinstance(called, ast.Attribute) else called.id
+        [function] = [
+            node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == name
+        ]
+        [returned] = [node.value for node in ast.walk(function) if isinstance(node, ast.Return)]
+        assert isinstance(returned, ast.Dict), f"{name} returns its keys as one literal"
+        yield from (key.value for key in returned.keys)
 
 
 def events_named_by(argument):
@@ -40,12 +58,11 @@ def events_named_by(argument):
     return set(VERDICT_EVENTS.values())
 
 
-@pytest.mark.parametrize("call", list(emit_calls()))
-def test_log_call_fits_the_table(call):
+@pytest.mark.parametrize(("tree", "call"), list(emit_calls()))
+def test_log_call_fits_the_table(tree, call):
     """Each log call in the package names an event of the table and gives exactly its keys."""
     assert len(call.args) == 1
-    names = frozenset(keyword.arg for keyword in call.keywords)
-    assert None not in names, "keys are written out, so that this test can see them"
+    names = frozenset(keys_given_by(tree, call))
     for event in events_named_by(call.args[0]):
         assert event in EVENTS
         assert mismatch(EVENTS[event], names) is None
