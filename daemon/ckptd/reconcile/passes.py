@@ -1,0 +1,202 @@
+"""A pass: each dirty run of each root is looked at, told about, released from and cleaned up, in that order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ckptd.core.layouts import find_runs, is_set_directory, owning_run, parent
+from ckptd.reconcile.assessor import Assessor
+from ckptd.reconcile.releasing import ReleaseStep
+from ckptd.reconcile.removing import RemovalStep
+from ckptd.reconcile.reporting import Reporter
+from ckptd.shell import inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ckptd.core.assessment import Assessment
+    from ckptd.core.layouts import Tree
+    from ckptd.core.model import FileScan, Fingerprint, Verdict
+    from ckptd.core.settings import Settings, WatchSettings
+    from ckptd.reconcile.assessor import Moment
+    from ckptd.shell.ledger import Ledger
+    from ckptd.shell.logs import Log
+    from ckptd.shell.prober import Prober, ScanResult
+    from ckptd.shell.releaser import Finished, Releaser
+    from ckptd.shell.watching import Hint
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What a pass works with."""
+
+    ledger: Ledger
+    log: Log
+    prober: Prober
+    releaser: Releaser
+
+
+@dataclass(slots=True)
+class PassReport:
+    """What a pass did."""
+
+    runs: int = 0
+    changed: int = 0  # verdicts
+    removed: int = 0
+    freed_bytes: int = 0
+    is_complete: bool = True  # not cut short by a stop
+
+
+@dataclass(slots=True)
+class Root:
+    """A watched root with all that is done about it."""
+
+    watch: WatchSettings
+    assessor: Assessor
+    reporter: Reporter
+    removal: RemovalStep
+    release: ReleaseStep | None
+    hinted: set[str] = field(default_factory=set)  # runs to list anew
+    swept: set[str] = field(default_factory=set)  # runs as the last walk listed them
+    listing: Tree = field(default_factory=dict)
+
+
+class Reconciler:
+    """All roots of one configuration."""
+
+    def __init__(self, settings: Settings, resources: Resources) -> None:
+        self._resources = resources
+        self._roots = {
+            watch.path: _root(watch, settings.daemon.settle.total_seconds(), resources)
+            for watch in settings.watches
+        }
+
+    def sweep(self, root: str) -> None:
+        """Walk a root and mark every run in it.
+
+        Raises:
+            OSError: the root cannot be read; nothing is concluded from that.
+        """
+        one = self._roots[root]
+        one.listing = inventory.walk(root)
+        one.assessor.forget_passing()
+        one.swept |= set(find_runs(one.listing)) | one.assessor.runs.keys()
+        self._forget_files_that_are_gone(one, one.listing)
+
+    def hint(self, hint: Hint) -> None:
+        """Mark what a hint points at."""
+        one = self._roots.get(hint.root)
+        if one is not None and hint.directory is not None:
+            one.hinted.add(owning_run(hint.directory, lambda path: _is_set(hint.root, path)))
+
+    def take_scans(self, results: Iterable[ScanResult], moment: Moment) -> None:
+        """Take in finished scans and mark the runs that waited for them."""
+        found: dict[str, dict[Fingerprint, FileScan]] = {}
+        for request, scan in results:
+            found.setdefault(request.root, {})[request.expected] = scan
+        for root, scans in found.items():
+            one = self._roots.get(root)
+            if one is None:
+                continue  # no longer watched
+            one.assessor.take(scans, moment.now)
+            for fingerprint in scans:
+                one.hinted.add(
+                    owning_run(parent(fingerprint.path), lambda path, root=root: _is_set(root, path))
+                )
+
+    def take_exports(self, finished: Iterable[Finished], moment: Moment) -> None:
+        """Publish finished exports and mark the runs they came from."""
+        for one in finished:
+            root = self._roots.get(one.job.source.root)
+            if root is not None and root.release is not None:
+                root.release.finish(one, moment)
+                root.hinted |= root.assessor.runs.keys()
+
+    def mark_due(self, monotonic: float) -> None:
+        """Mark the runs in which an unsettled set could be settled by now."""
+        for one in self._roots.values():
+            one.hinted |= {
+                run
+                for run, state in one.assessor.runs.items()
+                if state.recheck_at is not None and state.recheck_at <= monotonic
+            }
+
+    def next_due(self) -> float | None:
+        """When `mark_due` will next find something, on the monotonic clock."""
+        states = (state for one in self._roots.values() for state in one.assessor.runs.values())
+        return min((state.recheck_at for state in states if state.recheck_at is not None), default=None)
+
+    def run_pass(self, moment: Moment, is_stopping: Callable[[], bool]) -> PassReport:
+        """Reconcile every dirty run."""
+        report = PassReport()
+        for one in self._roots.values():
+            dirty = one.hinted | one.swept
+            if not dirty:
+                continue
+            one.removal.refresh()
+            if one.release is not None:
+                one.release.refresh()
+            for run in sorted(dirty):
+                if is_stopping():
+                    report.is_complete = False
+                    return report
+                self._reconcile(one, run, moment, report)
+                one.hinted.discard(run)
+                one.swept.discard(run)
+            one.listing = {}
+        return report
+
+    def verdicts(self) -> Counter[Verdict]:
+        """How many sets there are of each verdict."""
+        return Counter(
+            judgement.verdict
+            for one in self._roots.values()
+            for state in one.assessor.runs.values()
+            if state.assessment is not None
+            for _, judgement in state.assessment.judged
+        )
+
+    def _reconcile(self, one: Root, run: str, moment: Moment, report: PassReport) -> None:
+        report.runs += 1
+        listing = None if run in one.hinted else one.listing  # a walk may be older than the hint
+        assessment = self._look(one, run, moment, listing)
+        if assessment is None:
+            one.reporter.forget(run)
+            return
+        report.changed += one.reporter.tell(run, assessment, moment)
+        if one.release is not None and one.release.consider(run, assessment, moment):
+            assessment = self._look(one, run, moment, listing)  # what is being exported now must stay
+        if assessment is not None and assessment.is_complete:
+            removed = one.removal.apply(run, assessment.plan, moment)
+            report.removed += len(removed)
+            report.freed_bytes += sum(removed)
+
+    def _look(self, one: Root, run: str, moment: Moment, listing: Tree | None) -> Assessment | None:
+        released = one.release.sources if one.release is not None else frozenset()
+        return one.assessor.look(run, moment, pinned=one.removal.pinned, released=released, listing=listing)
+
+    def _forget_files_that_are_gone(self, one: Root, listing: Tree) -> None:
+        paths = (entry.path for entries in listing.values() for entry in entries)
+        self._resources.ledger.forget_scans(one.watch.path, paths)
+
+
+def _root(watch: WatchSettings, settle_seconds: float, resources: Resources) -> Root:
+    assessor = Assessor(watch, settle_seconds, resources.ledger, resources.prober)
+    release = None
+    if watch.release is not None and watch.best is not None:
+        release = ReleaseStep(
+            assessor, watch.release, watch.best, resources.releaser, resources.ledger, resources.log
+        )
+    return Root(
+        watch,
+        assessor,
+        Reporter(assessor, resources.ledger, resources.log),
+        RemovalStep(assessor, resources.ledger, resources.log),
+        release,
+    )
+
+
+def _is_set(root: str, path: str) -> bool:
+    return is_set_directory(inventory.look(root, path), path)

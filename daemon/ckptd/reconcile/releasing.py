@@ -1,0 +1,147 @@
+"""Releases the best set of a root's runs: starts the export, publishes what was proven."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptd.core.model import Role, SetKey
+from ckptd.core.records import ReleaseRecord, ReleaseState
+from ckptd.core.releases import Damaged, Release, Source, why_not
+from ckptd.shell.deploy_directory import live
+from ckptd.shell.exporting import Refusal, ReleaseJob
+
+if TYPE_CHECKING:
+    from ckptd.core.assessment import Assessment
+    from ckptd.core.model import Candidate, MetricRule
+    from ckptd.core.settings import ReleaseSettings
+    from ckptd.reconcile.assessor import Assessor, Moment
+    from ckptd.shell.ledger import Ledger
+    from ckptd.shell.logs import Log
+    from ckptd.shell.releaser import Finished, Releaser
+
+_RETRY_SECONDS = 60.0  # after a refusal that need not last, such as a full disk
+
+
+@dataclass(slots=True)
+class ReleaseStep:
+    """The releases of one root, whose runs compete for one deploy directory."""
+
+    assessor: Assessor
+    settings: ReleaseSettings
+    rule: MetricRule
+    releaser: Releaser
+    ledger: Ledger
+    log: Log
+    _live: Release | Damaged | None = None
+    _retry_at: float = 0.0  # monotonic
+    _told: str = ""  # the refusal that was told last
+
+    def refresh(self) -> None:
+        """Read what is live now."""
+        self._live = live(self.settings.deploy_dir)
+
+    @property
+    def sources(self) -> frozenset[SetKey]:
+        """The sets of this root that must stay: what is live was made from them, or is being made."""
+        job = self.releaser.running(self.settings.deploy_dir)
+        sources = [self._live.source] if isinstance(self._live, Release) else []
+        sources += [job.source] if job is not None else []
+        return frozenset(
+            SetKey(one.run, one.set_name) for one in sources if one.root == self.assessor.watch.path
+        )
+
+    def consider(self, run: str, assessment: Assessment, moment: Moment) -> bool:
+        """Begin to release the run's best set if it is better than what is live; whether that was begun."""
+        choice = assessment.choice
+        busy = (
+            self.releaser.running(self.settings.deploy_dir) is not None or moment.monotonic < self._retry_at
+        )
+        if choice is None or not assessment.is_complete or busy:
+            return False
+        job = self._job(run, choice)
+        if job is None:
+            return False
+        reason = why_not(job.source, self._live, self.rule)
+        if reason is not None:
+            if reason.startswith("refusing to"):
+                self._tell_refusal(job, reason, moment)
+            return False
+        if self.ledger.was_refused(self.settings.deploy_dir, job.export_key) is not None:
+            return False
+        self.ledger.record_release(self._record(job, ReleaseState.STARTED, moment))
+        self.log.emit("release.started", **self._names(job))
+        return self.releaser.start(job, moment.now)
+
+    def finish(self, finished: Finished, moment: Moment) -> None:
+        """Publish an export that has ended, or say why not."""
+        job = finished.job
+        outcome = self.releaser.publish(finished, moment.now)
+        self.refresh()
+        if isinstance(outcome, Refusal):
+            self._retry_at = 0.0 if outcome.is_lasting else moment.monotonic + _RETRY_SECONDS
+            self._tell_refusal(job, outcome.reason, moment, is_lasting=outcome.is_lasting)
+            return
+        self._told = ""
+        version = outcome.release.version
+        self.ledger.record_release(self._record(job, ReleaseState.PUBLISHED, moment, version=version))
+        self.log.emit("release.published", version=version, **self._names(job))
+
+    def _job(self, run: str, choice: Candidate) -> ReleaseJob | None:
+        one = self.assessor.runs[run].sets[choice.key]
+        scans = self.assessor.scans_of([one])
+        weights = [member.entry.path for member in one.members if member.role is Role.PARAMS]
+        digests = tuple(sorted((key.path, scan.digest) for key, scan in scans.items() if scan.digest))
+        if choice.metric is None or not weights or weights[0] not in dict(digests):
+            return None  # the set changed under our hands; the next pass sees it anew
+        source = Source(
+            root=self.assessor.watch.path,
+            run=choice.key.run,
+            set_name=choice.key.name,
+            step=choice.step,
+            epoch=choice.epoch,
+            metric=choice.metric,
+            digests=digests,
+        )
+        return ReleaseJob(source, self.assessor.watch.path, weights[0], self.rule, self.settings)
+
+    def _tell_refusal(
+        self, job: ReleaseJob, reason: str, moment: Moment, *, is_lasting: bool = False
+    ) -> None:
+        if reason == self._told and not is_lasting:
+            return
+        self._told = reason
+        if is_lasting:  # recorded, it is not tried again
+            self.ledger.record_release(self._record(job, ReleaseState.REFUSED, moment, reason=reason))
+        self.log.emit("release.refused", reason=reason, **self._names(job))
+
+    def _names(self, job: ReleaseJob) -> dict[str, object]:
+        source = job.source
+        return {
+            "deploy_dir": job.deploy_dir,
+            "root": source.root,
+            "run": source.run,
+            "set": source.set_name,
+            "metric": source.metric,
+        }
+
+    def _record(
+        self,
+        job: ReleaseJob,
+        state: ReleaseState,
+        moment: Moment,
+        *,
+        version: str | None = None,
+        reason: str = "",
+    ) -> ReleaseRecord:
+        return ReleaseRecord(
+            deploy_dir=job.deploy_dir,
+            root=job.source.root,
+            key=SetKey(job.source.run, job.source.set_name),
+            state=state,
+            export_key=job.export_key,
+            at=moment.now,
+            version=version,
+            reason=reason,
+            metric=job.source.metric,
+        )

@@ -1,0 +1,122 @@
+"""Tells the ledger and the log what became of a run's sets, each change once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from ckptd.core.events import event_for
+from ckptd.core.model import Action, Role
+
+if TYPE_CHECKING:
+    from ckptd.core.assessment import Assessment
+    from ckptd.core.model import CheckpointSet, Judgement, Metric, SetKey
+    from ckptd.reconcile.assessor import Assessor, Moment
+    from ckptd.shell.ledger import Ledger
+    from ckptd.shell.logs import Log
+
+
+@dataclass(slots=True)
+class Reporter:
+    """Compares each assessment with what was told before."""
+
+    assessor: Assessor
+    ledger: Ledger
+    log: Log
+    _told: dict[SetKey, tuple[CheckpointSet, Judgement]] = field(default_factory=dict)
+    _best: dict[str, tuple[SetKey, Metric] | None] = field(default_factory=dict)
+
+    @property
+    def _root(self) -> str:
+        return self.assessor.watch.path
+
+    def tell(self, run: str, assessment: Assessment, moment: Moment) -> int:
+        """Record and log what is new about a run's sets; returns how many verdicts changed."""
+        changed = self._tell_verdicts(run, assessment, moment)
+        if assessment.is_complete:
+            self._tell_best(run, assessment)
+            self._tell_plan(run, assessment, moment)
+        return changed
+
+    def forget(self, run: str) -> None:
+        """Forget a run that is gone."""
+        self._best.pop(run, None)
+        for key in [key for key in self._told if key.run == run]:
+            del self._told[key]
+
+    def _tell_verdicts(self, run: str, assessment: Assessment, moment: Moment) -> int:
+        final = [(one, judgement) for one, judgement in assessment.judged if one.key in assessment.alone]
+        new = [pair for pair in final if self._told.get(pair[0].key) != pair]
+        if not new:
+            return 0
+        if not any(key.run == run for key in self._told) and not self.ledger.last_judgements(self._root, run):
+            self.log.emit("run.started", root=self._root, run=run)
+        changed = self.ledger.record_judgements(self._root, new, moment.now)
+        for one, judgement in new:
+            self._told[one.key] = (one, judgement)
+            if one.key in changed:
+                self._emit_verdict(one, judgement)
+        return len(changed)
+
+    def _emit_verdict(self, one: CheckpointSet, judgement: Judgement) -> None:
+        scans = self.assessor.scans_of([one])
+        weights = [member.entry.fingerprint for member in one.members if member.role is Role.PARAMS]
+        digests = [scans[fingerprint].digest for fingerprint in weights if fingerprint in scans]
+        self.log.emit(
+            event_for(judgement.verdict),
+            root=self._root,
+            run=one.run,
+            set=one.name,
+            verdict=judgement.verdict.value,
+            bytes=one.bytes,
+            step=judgement.step,
+            epoch=judgement.epoch,
+            metric=judgement.metric,
+            findings=judgement.findings or None,
+            digest=digests[0] if len(digests) == 1 else None,
+        )
+        for finding in judgement.findings:
+            if finding.code == "scanner_failed":
+                self.log.emit(
+                    "scan.failed",
+                    root=self._root,
+                    run=one.run,
+                    set=one.name,
+                    path=finding.path,
+                    reason=finding.detail,
+                )
+
+    def _tell_best(self, run: str, assessment: Assessment) -> None:
+        choice = assessment.choice
+        if choice is None or choice.metric is None:
+            self._best[run] = None
+            return
+        before = self._best.get(run)
+        if before is None or before[0] != choice.key:
+            self.log.emit(
+                "best.changed",
+                root=self._root,
+                run=run,
+                set=choice.key.name,
+                metric=choice.metric,
+                step=choice.step,
+                epoch=choice.epoch,
+                previous=before[0].name if before else None,
+            )
+        self._best[run] = (choice.key, choice.metric)
+
+    def _tell_plan(self, run: str, assessment: Assessment, moment: Moment) -> None:
+        plan = assessment.plan
+        policy = self.assessor.watch.retention
+        if self.ledger.record_plan(self._root, plan, moment.now) and policy is not None:
+            remove = plan.with_action(Action.REMOVE)
+            self.log.emit(
+                "plan.changed",
+                root=self._root,
+                run=run,
+                mode="enforce" if policy.enforce else "plan",
+                keep=len(plan.with_action(Action.KEEP)),
+                remove=len(remove),
+                leave=len(plan.with_action(Action.LEAVE)),
+                bytes=sum(decision.bytes for decision in remove),
+            )
