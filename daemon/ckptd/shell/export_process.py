@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SCRIPT = Path(__file__).parent.parent / "worker" / "export.py"
 
 _PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "LD_LIBRARY_PATH")
-_LOG_BYTES = 1 << 20  # of the worker's output that are kept from the start,
+_LOG_BYTES = 512 << 10  # of the worker's output that are kept from the start,
 _TAIL_BYTES = 8 << 10  # and from the end
 _LINES_QUOTED = 4
 _LINE_LENGTH = 200
@@ -35,6 +35,7 @@ class Ended:
 
     failure: str | None  # None: it ended by itself, with status 0
     last_lines: tuple[str, ...]
+    was_killed: bool = False  # by somebody else, with SIGKILL: most likely the kernel, short of memory
 
 
 class ExportProcess:
@@ -84,7 +85,8 @@ class ExportProcess:
             status = self._process.wait()
             self._drain(output)
         failure = f"it did not finish within {timeout.total_seconds():g} s" if is_late else _failure(status)
-        return Ended(failure, output.last_lines())
+        was_killed = status == -signal.SIGKILL and not is_late
+        return Ended(failure, output.last_lines(), was_killed)
 
     def _follow(self, output: _Output, deadline: float) -> bool:
         """Read until the process ends; True if it did not by the deadline."""
