@@ -67,7 +67,8 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
     Returns:
         A description of the first misfit and the number of all; None where all fit or nothing can be said.
     """
-    named = [one for one in weights if one.parameter and not _COMPUTED.fullmatch(one.parameter)]
+    named = [one for one in weights if _is_named(one)]
+    knows_all = bool(named) and all(_is_named(one) or math.prod(one.shape) <= 1 for one in weights)
     # Without internal names, the keys themselves may be those: so it is in what `paddle.static.save` writes.
     shapes = _by_parameter(named) if named else _by_key(weights)
     strays: list[str] = []
@@ -84,11 +85,15 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
         if accumulator in _PARAMETER_SHAPED and not _fits(tensor.shape, shapes[parameter]):
             expected = " or ".join(map(str, sorted(shapes[parameter])))
             misshapen.append(f"{_shown(tensor)} has the shape {tensor.shape}, its parameter {expected}")
-    if len(named) < len(weights) and (named or not is_matched):
-        strays = []  # they may belong to the weights whose names are not known
+    if not knows_all and (named or not is_matched):
+        strays = []  # they may belong to weights whose names are not known
     misfits = misshapen + strays
     more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
     return misfits[0] + more if misfits else None
+
+
+def _is_named(weight: TensorFacts) -> bool:
+    return weight.parameter is not None and not _COMPUTED.fullmatch(weight.parameter)
 
 
 def _by_parameter(weights: Iterable[TensorFacts]) -> dict[str, Shapes]:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 NOT_READ = frozenset({Role.EXTRA, Role.MARKER, Role.PROGRAM, Role.OPAQUE})
 """Members whose content proves nothing about training state; no verdict needs their scan."""
 
-# Keys of a dict that holds everything: `optimizer_state`, `opt`, `optim_G`, `netG_optimizer`, `gOptimizer`, but
-# not `optical_flow`.
+# Keys of a dict that holds everything: `optimizer_state`, `opt`, `optim_G`, `netG_optimizer`, `gOptimizer`;
+# but not `optical_flow`.
 _OPTIMIZER_KEY = re.compile(r"(?:^|[_.]|(?<=[a-z])(?=O))(?i:opt(?:im(?:i[sz]er)?)?s?)(?:$|[_.A-Z0-9])")
 _SCALER_KEY = re.compile(r"(?:^|[_.]|grad|Grad)(?i:scaler)(?:$|[_.A-Z0-9])")
 _PROGRESS_KEY = re.compile(r"epoch|step|iter|loss|metric|acc|score", re.IGNORECASE)
@@ -74,7 +74,7 @@ def judge(
         rule: the metric to read, if sets are ranked.
         keys: where step and epoch are looked up.
     """
-    place = shown(joined(checkpoint.run, checkpoint.name))
+    place = _place(checkpoint)
     sound = tuple(_sound(checkpoint, scans))
     contents = {member.entry.path: _contents(scan) for member, scan in sound if member.role is Role.PARAMS}
     roles = _roles(checkpoint, sound, contents.values())
@@ -94,7 +94,7 @@ def judge(
             for path, one in contents.items()
             if not one.weights
         ),
-        *_optimizer_findings(place, sound, contents.values()),
+        *_optimizer_findings(checkpoint, sound, contents),
         *_scaler_findings(sound),
         *([metric] if isinstance(metric, Finding) else []),
     )
@@ -106,6 +106,11 @@ def judge(
         metric=metric if isinstance(metric, Metric) else None,
         roles=roles,
     )
+
+
+def _place(checkpoint: CheckpointSet) -> str:
+    """What a finding about the whole set calls it."""
+    return shown(joined(checkpoint.run, checkpoint.name))
 
 
 def _sound(checkpoint: CheckpointSet, scans: Mapping[str, FileScan]) -> Iterator[tuple[Member, FileScan]]:
@@ -155,15 +160,17 @@ def _progress_finding(finding: Finding, *, is_required: bool) -> Finding:
 
 
 def _optimizer_findings(
-    place: str, sound: Iterable[tuple[Member, FileScan]], contents: Iterable[_Contents]
+    checkpoint: CheckpointSet, sound: Iterable[tuple[Member, FileScan]], contents: Mapping[str, _Contents]
 ) -> Iterator[Finding]:
-    parts = tuple(contents)
+    if any(one.role is Role.PARAMS and one.entry.path not in contents for one in checkpoint.members):
+        return  # the parameters are not all known
+    parts = contents.values()
     weights = [tensor for part in parts for tensor in part.weights]
     optimizer = [tensor for part in parts for tensor in part.optimizer]
     optimizer += (tensor for member, scan in sound if member.role is Role.OPT for tensor in scan.tensors)
     detail = foreign_state(optimizer, weights)
     if detail:
-        yield Finding("foreign_optimizer", place, detail)
+        yield Finding("foreign_optimizer", _place(checkpoint), detail)
 
 
 def _scaler_findings(sound: Iterable[tuple[Member, FileScan]]) -> Iterator[Finding]:
