@@ -29,7 +29,8 @@ def job(deploy_dir, root, value, *, name="plain.pdparams", digest=None, **settin
     if digest is None:
         digest = xxhash.xxh3_128((Path(root) / name).read_bytes()).hexdigest()
     facts = {
-        "deploy_dir": deploy_dir,
+        "deploy_dir": str(deploy_dir),
+        "exporter": "factory",
         "entrypoint": "network_for_release:build",
         "input_spec": SPECS,
         "python": "",
@@ -52,13 +53,18 @@ def job(deploy_dir, root, value, *, name="plain.pdparams", digest=None, **settin
 
 
 def staged(job, version, content=b"weights"):
-    """What a worker would have left in `.staging`, proven."""
+    """Leave in `.staging` what a worker would have left there, and describe it."""
     with held(make_ready(job.deploy_dir)):
         model = Path(job.deploy_dir, STAGING, version, MODEL)
         model.mkdir(parents=True)
         (model / "inference.json").write_bytes(b"{}")
         (model / "inference.pdiparams").write_bytes(content)
-    with held(os.open(model, os.O_RDONLY)) as model_fd:
+    return proven(job, version)
+
+
+def proven(job, version):
+    """The model that is in `.staging`, as if it had just been proven."""
+    with held(os.open(Path(job.deploy_dir, STAGING, version, MODEL), os.O_RDONLY)) as model_fd:
         files = tuple(digested(model_fd, name) for name in sorted(os.listdir(model_fd)))
     return Exported(version, job.source, job.export_key, files, Proof("3.3.1", 0.0, ()))
 
@@ -67,3 +73,8 @@ def publish(job, version, exported=None, *, content=b"weights"):
     """Publish a proven model for the job through a releaser that was just started."""
     exported = exported or staged(job, version, content)
     return Releaser(lambda: None).publish(Finished(job, exported), NOW)
+
+
+def better_job(deploy_dir):
+    """The job whose publication is interrupted: better than what is live, and one release too many."""
+    return job(deploy_dir, ".", 0.9, digest="f" * 32, keep=2)

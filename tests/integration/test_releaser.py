@@ -435,11 +435,11 @@ def test_reader_never_sees_a_missing_or_mixed_release(weights, tmp_path):
                 newest = second
                 seen.add(second)
 
-    publish(job(deploy_dir, weights, 0, digest="0" * 32, keep=1000), "20260101T000000Z-set")
+    publish(job(deploy_dir, weights, 0, digest="0" * 32, keep=30), "20260101T000000Z-set")
     reader = threading.Thread(target=read)
     reader.start()
     for number in range(1, 201):
-        one = job(deploy_dir, weights, number, digest=f"{number:032x}", keep=1000)
+        one = job(deploy_dir, weights, number, digest=f"{number:032x}", keep=30)
         outcome = publish(one, f"20260101T000000Z-set-{number}", content=b"%d" % number)
         assert isinstance(outcome, Published), outcome
     is_over.set()

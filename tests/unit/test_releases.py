@@ -60,6 +60,7 @@ def settings(**changes):
     """Release settings, as far as an export's outcome depends on them."""
     spec = SimpleNamespace(shape=(-1, 4), dtype="float32", name="x")
     facts = {"entrypoint": "a:b", "input_spec": (spec,), "params_key": "", "rtol": 1e-4, "atol": 1e-5}
+    facts |= {"python": "", "pythonpath": (), "timeout": timedelta(minutes=1), "keep": 3}
     return SimpleNamespace(**facts | changes)
 
 
@@ -290,10 +291,13 @@ def test_export_key_tells_every_difference_that_matters():
             (pairs, settings(params_key="model")),
             (pairs, settings(rtol=1e-3)),
             (pairs, settings(atol=1e-3)),
+            (pairs, settings(python="/opt/bin/python")),
+            (pairs, settings(pythonpath=("/src",))),
+            (pairs, settings(timeout=timedelta(minutes=2))),
         ]
     ]
 
-    assert keys[0] == export_key(reversed(pairs), settings(python="elsewhere"))
+    assert keys[0] == export_key(reversed(pairs), settings(keep=5))
     assert len(set(keys)) == len(keys)
 
 

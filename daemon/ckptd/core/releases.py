@@ -134,9 +134,20 @@ def _why_not_better(metric: Metric, live: Release, rule: MetricRule) -> str | No
 
 
 def export_key(digests: Iterable[tuple[str, str]], settings: ReleaseSettings) -> str:
-    """Digest what is exported and how: equal keys, equal outcome."""
-    inputs = [[list(spec.shape), spec.dtype, spec.name] for spec in settings.input_spec]
-    how = [settings.entrypoint, inputs, settings.params_key, settings.rtol, settings.atol]
+    """Digest what is exported and how: equal keys, equal outcome.
+
+    All that a refusal may ask to be changed is part of it, so that the change gets another try.
+    """
+    how = [
+        settings.entrypoint,
+        [[list(spec.shape), spec.dtype, spec.name] for spec in settings.input_spec],
+        settings.params_key,
+        settings.python,
+        list(settings.pythonpath),
+        settings.timeout.total_seconds(),
+        settings.rtol,
+        settings.atol,
+    ]
     return blake2b(json.dumps([sorted(digests), how]).encode(), digest_size=16).hexdigest()
 
 

@@ -53,7 +53,7 @@ class ReleaseJob:
     @property
     def deploy_dir(self) -> str:
         """Where it is to go."""
-        return os.fspath(self.settings.deploy_dir)
+        return self.settings.deploy_dir
 
     @property
     def export_key(self) -> str:
@@ -217,8 +217,8 @@ def _request(job: ReleaseJob) -> bytes:
 
 def _run_worker(job: ReleaseJob, directory: str, staged_fd: int, brake: Brake) -> Ended:
     settings = job.settings
-    command = [os.fspath(settings.python) or sys.executable, os.fspath(SCRIPT), _REQUEST, _RESULT]
-    environment = worker_environment([os.fspath(path) for path in settings.pythonpath], directory)
+    command = [settings.python or sys.executable, os.fspath(SCRIPT), _REQUEST, _RESULT]
+    environment = worker_environment(settings.pythonpath, directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     with held(os.open(_LOG, flags, 0o600, dir_fd=staged_fd)) as log_fd:
         return brake.start(command, environment, directory).wait(log_fd, settings.timeout)

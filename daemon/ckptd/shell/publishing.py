@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ckptd.core.releases import (
@@ -65,7 +65,7 @@ class Published:
 
     release: Release
     removed: tuple[str, ...] = ()  # versions beyond `keep`
-    problem: str | None = None  # why tidying up afterwards stopped; it is done again at the next start
+    problem: str | None = None  # what went wrong after the swap; it is made good at the next start or release
 
 
 def clean_up(deploy_dir: str) -> None:
@@ -157,12 +157,13 @@ def publish(
         if damage is not None:
             _discard(deploy_fd, release.version)
             return f"refusing to point at a release that reads back differently ({damage}); check the disk"
-        durable.swap_symlink(deploy_fd, CURRENT, f"{RELEASES}/{release.version}")
-        published = Published(release)
         try:
-            return replace(published, removed=_tidy_up(deploy_fd, release, keep))
+            durable.swap_symlink(deploy_fd, CURRENT, f"{RELEASES}/{release.version}")
+            return Published(release, removed=_tidy_up(deploy_fd, release, keep))
         except OSError as error:
-            return replace(published, problem=str(error))
+            if version_of_current(deploy_fd) != release.version:
+                raise
+            return Published(release, problem=str(error))  # readers see it already
 
 
 def drop_staged(deploy_fd: int, version: str) -> None:
@@ -192,9 +193,7 @@ def _place(deploy_fd: int, release: Release, *, is_staged: bool) -> None:
 
 def _write_manifest(deploy_fd: int, directory_fd: int, release: Release) -> None:
     durable.write_file(directory_fd, MANIFEST_NAME, render_manifest(release))
-    with open_file(
-        directory_fd, MANIFEST_NAME
-    ) as file_fd:  # whatever the service's umask is
+    with open_file(directory_fd, MANIFEST_NAME) as file_fd:  # whatever the service's umask is
         os.fchmod(file_fd, readers_mode(deploy_fd) & 0o666)
 
 

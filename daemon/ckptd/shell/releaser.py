@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field
@@ -71,15 +72,17 @@ class Releaser:
         job, exported = finished.job, finished.outcome
         if isinstance(exported, Refusal):
             return exported
+        outcome: Published | str | Refusal
         try:
             outcome = publishing.publish(job.deploy_dir, exported, job.rule, job.settings.keep, now)
-            if isinstance(outcome, Published):
-                return outcome
-            with held(durable.open_directory(job.deploy_dir)) as deploy_fd:
-                publishing.drop_staged(deploy_fd, exported.version)
         except OSError as error:
-            return trouble(job, error)
-        return Refusal(outcome, is_lasting=False)
+            outcome = trouble(job, error)
+        if isinstance(outcome, Published):
+            return outcome
+        # A refused model must not fill the disk; where it cannot be removed, the next start does it.
+        with contextlib.suppress(OSError), held(durable.open_directory(job.deploy_dir)) as deploy_fd:
+            publishing.drop_staged(deploy_fd, exported.version)
+        return Refusal(outcome, is_lasting=False) if isinstance(outcome, str) else outcome
 
     def stop(self) -> None:
         """Kill what runs, within a second. What it leaves in `.staging` is removed at the next start."""
