@@ -16,6 +16,6 @@ class UsageError(CkptdError):
 
 
 class Refused(CkptdError):  # noqa: N818 - a refusal is an outcome, not a failure
-    """What was asked would break a promise; the message starts with *refusing to* and ends with the way out."""
+    """What was asked would break a promise: *refusing to* …, and the way out."""
 
     exit_code = 1

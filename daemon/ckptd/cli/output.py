@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 SCHEMA = 1
 """Raised when a field of the printed JSON changes its meaning or goes."""
 
+_WIDTH_WITHOUT_TERMINAL = 160
+
 _STYLES = {
     Verdict.VALID: "green",
     Verdict.SUSPECT: "yellow",
@@ -39,8 +41,8 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def console() -> Console:
-    """Where people read; as wide as the text needs when nobody watches."""
-    return Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+    """Where people read; wide enough for a log or a pager when it is no terminal."""
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
 
 
 def styled(verdict: Verdict) -> Text:

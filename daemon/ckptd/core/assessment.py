@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -69,6 +69,11 @@ class Assessment:
     candidates: tuple[Candidate, ...]
     choice: Candidate | None
     plan: Plan
+
+    @property
+    def verdicts(self) -> Counter[Verdict]:
+        """How many sets there are of each verdict."""
+        return Counter(judgement.verdict for _, judgement in self.judged)
 
     @property
     def is_complete(self) -> bool:

@@ -39,17 +39,23 @@ FINDINGS: dict[str, FindingSpec] = {
     spec.code: spec
     for spec in (
         # The file could not be looked at.
-        FindingSpec("missing_file", Verdict.UNREADABLE, "the file vanished before or while it was read", _WAIT),
+        FindingSpec(
+            "missing_file", Verdict.UNREADABLE, "the file vanished before or while it was read", _WAIT
+        ),
         FindingSpec(
             "permission_denied",
             Verdict.UNREADABLE,
             "the service may not read the file",
             "Give its user read access, by group or by an ACL on the output directory.",
         ),
-        FindingSpec("read_error", Verdict.UNREADABLE, "the system failed to read the file", "Check the disk."),
+        FindingSpec(
+            "read_error", Verdict.UNREADABLE, "the system failed to read the file", "Check the disk."
+        ),
         FindingSpec("not_a_regular_file", Verdict.UNREADABLE, "a directory, FIFO, socket or device", _LEAVE),
         FindingSpec("symbolic_link", Verdict.UNREADABLE, "a symbolic link, which is never followed", _LEAVE),
-        FindingSpec("changed_while_reading", Verdict.UNREADABLE, "the file was rewritten during the scan", _WAIT),
+        FindingSpec(
+            "changed_while_reading", Verdict.UNREADABLE, "the file was rewritten during the scan", _WAIT
+        ),
         FindingSpec(
             "scanner_failed",
             Verdict.UNREADABLE,
@@ -59,19 +65,34 @@ FINDINGS: dict[str, FindingSpec] = {
         # The file is no checkpoint, or no whole one.
         FindingSpec("empty_file", Verdict.CORRUPT, "zero bytes: a save that was cut off at once", _RETRAIN),
         FindingSpec(
-            "git_lfs_pointer", Verdict.CORRUPT, "a git-LFS pointer, not the file itself", "Run `git lfs pull`."
+            "git_lfs_pointer",
+            Verdict.CORRUPT,
+            "a git-LFS pointer, not the file itself",
+            "Run `git lfs pull`.",
         ),
-        FindingSpec("html_page", Verdict.CORRUPT, "an HTML page: a download that failed", "Download it again."),
-        FindingSpec("all_zero", Verdict.CORRUPT, "nothing but zero bytes: blocks that were never written", _RETRAIN),
         FindingSpec(
-            "unknown_container", Verdict.UNREADABLE, "no reader understands this file, so nothing is proved", _LEAVE
+            "html_page", Verdict.CORRUPT, "an HTML page: a download that failed", "Download it again."
+        ),
+        FindingSpec(
+            "all_zero", Verdict.CORRUPT, "nothing but zero bytes: blocks that were never written", _RETRAIN
+        ),
+        FindingSpec(
+            "unknown_container",
+            Verdict.UNREADABLE,
+            "no reader understands this file, so nothing is proved",
+            _LEAVE,
         ),
         FindingSpec("truncated", Verdict.CORRUPT, "the file ends before its content does", _RETRAIN),
         FindingSpec("malformed", Verdict.CORRUPT, "the content contradicts its own format", _RETRAIN),
-        FindingSpec("size_mismatch", Verdict.CORRUPT, "a tensor's bytes do not fit its shape and type", _RETRAIN),
+        FindingSpec(
+            "size_mismatch", Verdict.CORRUPT, "a tensor's bytes do not fit its shape and type", _RETRAIN
+        ),
         FindingSpec("limit_exceeded", Verdict.CORRUPT, "more structure than any checkpoint has", _LEAVE),
         FindingSpec(
-            "trailing_bytes", Verdict.SUSPECT, "bytes after the end: written over a longer file, or appended", _RETRAIN
+            "trailing_bytes",
+            Verdict.SUSPECT,
+            "bytes after the end: written over a longer file, or appended",
+            _RETRAIN,
         ),
         FindingSpec("invalid_json", Verdict.CORRUPT, "the JSON does not parse", _RETRAIN),
         # The file would do more than hold data.
@@ -95,10 +116,15 @@ FINDINGS: dict[str, FindingSpec] = {
             "Resume from an older valid set, with a lower learning rate or loss scaling.",
         ),
         FindingSpec(
-            "unverified_tensor", Verdict.SUSPECT, "a tensor whose values could not be checked", "Save it again with paddle.save."
+            "unverified_tensor",
+            Verdict.SUSPECT,
+            "a tensor whose values could not be checked",
+            "Save it again with paddle.save.",
         ),
         # The set.
-        FindingSpec("missing_role", Verdict.INCOMPLETE, "a member that is needed to resume is not there", _WAIT),
+        FindingSpec(
+            "missing_role", Verdict.INCOMPLETE, "a member that is needed to resume is not there", _WAIT
+        ),
         FindingSpec(
             "missing_scaler",
             Verdict.INCOMPLETE,
@@ -113,13 +139,23 @@ FINDINGS: dict[str, FindingSpec] = {
             "Resume with this set's weights only, or from another set.",
         ),
         FindingSpec(
-            "bad_scaler_state", Verdict.SUSPECT, "the scaler file holds no GradScaler state", "Resume without it."
+            "bad_scaler_state",
+            Verdict.SUSPECT,
+            "the scaler file holds no GradScaler state",
+            "Resume without it.",
         ),
         # Remarks.
         FindingSpec("metric_missing", None, "no value under the configured metric", "Check `best.metric`."),
         FindingSpec("metric_not_a_number", None, "the metric is no number", "Check `best.metric`."),
-        FindingSpec("metric_not_finite", None, "the metric is NaN or infinite and never ranks", "None needed."),
-        FindingSpec("member_not_read", None, "a file of the set is open-ended by nature and proves nothing", "None needed."),
+        FindingSpec(
+            "metric_not_finite", None, "the metric is NaN or infinite and never ranks", "None needed."
+        ),
+        FindingSpec(
+            "member_not_read",
+            None,
+            "a file of the set is open-ended by nature and proves nothing",
+            "None needed.",
+        ),
     )
 }
 

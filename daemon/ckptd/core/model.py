@@ -183,7 +183,7 @@ class Finding:
 class TensorFacts:
     """One tensor that a file holds.
 
-    `parameter` is Paddle's internal name (`linear_0.w_0`) where the file tells it: optimizer state is keyed by it.
+    `parameter` is Paddle's internal name (`linear_0.w_0`) if the file tells it; optimizer state is keyed by it.
     """
 
     key: KeyPath
@@ -198,7 +198,7 @@ class TensorFacts:
 class FileScan:
     """What one complete pass over one file found.
 
-    `values` are the plain leaves of the file's tree (progress files, learning-rate schedules), without the tensors.
+    `values` are the plain leaves of the file's tree (progress, learning-rate schedules), without the tensors.
     """
 
     container: str  # "pickle", "json", "unknown", "none" (could not be opened)

@@ -48,6 +48,7 @@ class RunState:
     looks: Mapping[SetKey, Look] = field(default_factory=dict)
     sets: dict[SetKey, CheckpointSet] = field(default_factory=dict)
     assessment: Assessment | None = None
+    is_stale: bool = False  # something in it could not be looked at, and is to be tried again
     recheck_at: float | None = None  # monotonic: when an unsettled set could be settled
 
 
@@ -106,6 +107,7 @@ class Assessor:
         unknown = [one for one in sets if one.key in settled.keys and one.key not in known]
         facts = RunFacts(sets, settled.keys, self.scans_of(unknown), known, pinned, released)
         state.assessment = assess(facts, self.rules, moment.now)
+        state.is_stale = False
         state.sets = {one.key: one for one in sets}
         state.looks = settled.looks
         wait = settled.wait_seconds
@@ -122,8 +124,7 @@ class Assessor:
     def forget_passing(self) -> None:
         """Have everything that could not be looked at looked at again."""
         for state in self.runs.values():
-            if state.assessment and any(self._is_passing(one) for one in state.sets.values()):
-                state.assessment = None
+            state.is_stale = any(self._is_passing(one) for one in state.sets.values())
         self._passing.clear()
 
     def scans_of(self, sets: Iterable[CheckpointSet]) -> dict[Fingerprint, FileScan]:
@@ -134,7 +135,7 @@ class Assessor:
 
     def _known(self, state: RunState, sets: Iterable[CheckpointSet]) -> dict[SetKey, Judgement]:
         """Earlier judgements of sets that are still the same, file by file."""
-        if state.assessment is None:
+        if state.assessment is None or state.is_stale:
             return {}
         alone = state.assessment.alone
         return {one.key: alone[one.key] for one in sets if one.key in alone and state.sets[one.key] == one}

@@ -1,12 +1,14 @@
-"""A pass: each dirty run of each root is looked at, told about, released from and cleaned up, in that order."""
+"""A pass: each marked run is looked at, told about, released from and pruned, in that order."""
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptd.core.layouts import find_runs, is_set_directory, owning_run, parent
+from ckptd.errors import CkptdError
 from ckptd.reconcile.assessor import Assessor
 from ckptd.reconcile.releasing import ReleaseStep
 from ckptd.reconcile.removing import RemovalStep
@@ -15,6 +17,7 @@ from ckptd.shell import inventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import datetime
 
     from ckptd.core.assessment import Assessment
     from ckptd.core.layouts import Tree
@@ -67,11 +70,18 @@ class Reconciler:
     """All roots of one configuration."""
 
     def __init__(self, settings: Settings, resources: Resources) -> None:
-        self._resources = resources
+        self.verdicts: Counter[Verdict] = Counter()
+        """How many sets there are of each verdict."""
+        self._ledger = resources.ledger
+        self._log = resources.log
         self._roots = {
             watch.path: _root(watch, settings.daemon.settle.total_seconds(), resources)
             for watch in settings.watches
         }
+
+    def recover(self, root: str, now: datetime) -> None:
+        """Bring to an end what a crash has cut off in a root; before anything else is done there."""
+        self._roots[root].removal.recover(now)
 
     def sweep(self, root: str) -> None:
         """Walk a root and mark every run in it.
@@ -89,7 +99,7 @@ class Reconciler:
         """Mark what a hint points at."""
         one = self._roots.get(hint.root)
         if one is not None and hint.directory is not None:
-            one.hinted.add(owning_run(hint.directory, lambda path: _is_set(hint.root, path)))
+            one.hinted.add(_owning_run(hint.root, hint.directory))
 
     def take_scans(self, results: Iterable[ScanResult], moment: Moment) -> None:
         """Take in finished scans and mark the runs that waited for them."""
@@ -101,10 +111,7 @@ class Reconciler:
             if one is None:
                 continue  # no longer watched
             one.assessor.take(scans, moment.now)
-            for fingerprint in scans:
-                one.hinted.add(
-                    owning_run(parent(fingerprint.path), lambda path, root=root: _is_set(root, path))
-                )
+            one.hinted |= {_owning_run(root, parent(fingerprint.path)) for fingerprint in scans}
 
     def take_exports(self, finished: Iterable[Finished], moment: Moment) -> None:
         """Publish finished exports and mark the runs they came from."""
@@ -129,57 +136,96 @@ class Reconciler:
         return min((state.recheck_at for state in states if state.recheck_at is not None), default=None)
 
     def run_pass(self, moment: Moment, is_stopping: Callable[[], bool]) -> PassReport:
-        """Reconcile every dirty run."""
+        """Reconcile every marked run.
+
+        Raises:
+            CkptdError: the ledger cannot be used; what was not reconciled stays marked.
+        """
         report = PassReport()
         for one in self._roots.values():
-            dirty = one.hinted | one.swept
-            if not dirty:
-                continue
-            one.removal.refresh()
-            if one.release is not None:
-                one.release.refresh()
-            for run in sorted(dirty):
+            dirty = sorted(one.hinted | one.swept)
+            if dirty:
+                one.removal.refresh()
+                if one.release is not None:
+                    one.release.refresh()
+            for run in dirty:
                 if is_stopping():
                     report.is_complete = False
                     return report
-                self._reconcile(one, run, moment, report)
+                # A walk's listing may be older than a hint.
+                listing = None if run in one.hinted else one.listing
                 one.hinted.discard(run)
+                self._reconcile_guarded(one, run, listing, moment, report)
                 one.swept.discard(run)
             one.listing = {}
         return report
 
-    def verdicts(self) -> Counter[Verdict]:
-        """How many sets there are of each verdict."""
-        return Counter(
-            judgement.verdict
+    def tidy_up(self, now: datetime) -> None:
+        """Delete what has been in the trash for long enough."""
+        for one in self._roots.values():
+            one.removal.purge(now)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a run is marked."""
+        return any(one.hinted or one.swept for one in self._roots.values())
+
+    @property
+    def refusals(self) -> tuple[str, ...]:
+        """What was refused and still is: releases that cannot be made, removals that were called off."""
+        return tuple(
+            reason
             for one in self._roots.values()
-            for state in one.assessor.runs.values()
-            if state.assessment is not None
-            for _, judgement in state.assessment.judged
+            for reason in (one.removal.refusal, one.release.refusal if one.release is not None else "")
+            if reason
         )
 
-    def _reconcile(self, one: Root, run: str, moment: Moment, report: PassReport) -> None:
+    def _reconcile_guarded(
+        self, one: Root, run: str, listing: Tree | None, moment: Moment, report: PassReport
+    ) -> None:
+        """Reconcile a run; whatever is wrong with it must not keep the other runs waiting."""
+        try:
+            self._reconcile(one, run, listing, moment, report)
+        except CkptdError:  # the ledger: nothing goes on without it
+            one.hinted.add(run)
+            raise
+        except Exception as error:  # noqa: BLE001 - a bug or a disk; either way it is told, and the others go on
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            reason = f"{type(error).__name__}: {error} (in {place.name}, line {place.lineno})"
+            self._log.emit("run.failed", root=one.watch.path, run=run, reason=reason)
+
+    def _reconcile(
+        self, one: Root, run: str, listing: Tree | None, moment: Moment, report: PassReport
+    ) -> None:
         report.runs += 1
-        listing = None if run in one.hinted else one.listing  # a walk may be older than the hint
-        assessment = self._look(one, run, moment, listing)
+        assessment = self._look(one, run, listing, moment)
         if assessment is None:
             one.reporter.forget(run)
             return
         report.changed += one.reporter.tell(run, assessment, moment)
         if one.release is not None and one.release.consider(run, assessment, moment):
-            assessment = self._look(one, run, moment, listing)  # what is being exported now must stay
-        if assessment is not None and assessment.is_complete:
-            removed = one.removal.apply(run, assessment.plan, moment)
-            report.removed += len(removed)
-            report.freed_bytes += sum(removed)
+            assessment = self._look(one, run, listing, moment)  # what is being exported now must stay
+        if assessment is None or not assessment.is_complete:
+            return
+        freed = one.removal.apply(run, assessment.plan, moment)
+        if freed:
+            report.removed += len(freed)
+            report.freed_bytes += sum(freed)
+            one.hinted.add(run)  # to see what is there now
 
-    def _look(self, one: Root, run: str, moment: Moment, listing: Tree | None) -> Assessment | None:
+    def _look(self, one: Root, run: str, listing: Tree | None, moment: Moment) -> Assessment | None:
+        before = one.assessor.runs.get(run)
+        if before is not None and before.assessment is not None:
+            self.verdicts -= before.assessment.verdicts
         released = one.release.sources if one.release is not None else frozenset()
-        return one.assessor.look(run, moment, pinned=one.removal.pinned, released=released, listing=listing)
+        found = one.assessor.look(run, moment, pinned=one.removal.pinned, released=released, listing=listing)
+        if found is not None:
+            self.verdicts += found.verdicts
+        return found
 
     def _forget_files_that_are_gone(self, one: Root, listing: Tree) -> None:
         paths = (entry.path for entries in listing.values() for entry in entries)
-        self._resources.ledger.forget_scans(one.watch.path, paths)
+        self._ledger.forget_scans(one.watch.path, paths)
 
 
 def _root(watch: WatchSettings, settle_seconds: float, resources: Resources) -> Root:
@@ -198,5 +244,6 @@ def _root(watch: WatchSettings, settle_seconds: float, resources: Resources) -> 
     )
 
 
-def _is_set(root: str, path: str) -> bool:
-    return is_set_directory(inventory.look(root, path), path)
+def _owning_run(root: str, directory: str) -> str:
+    """The run that a directory belongs to, as the disk is now."""
+    return owning_run(directory, lambda path: is_set_directory(inventory.look(root, path), path))

@@ -35,7 +35,7 @@ class ReleaseStep:
     log: Log
     _live: Release | Damaged | None = None
     _retry_at: float = 0.0  # monotonic
-    _told: str = ""  # the refusal that was told last
+    refusal: str = ""  # why the best set is not live; empty when it is, or when nothing speaks against it
 
     def refresh(self) -> None:
         """Read what is live now."""
@@ -67,7 +67,9 @@ class ReleaseStep:
             if reason.startswith("refusing to"):
                 self._tell_refusal(job, reason, moment)
             return False
-        if self.ledger.was_refused(self.settings.deploy_dir, job.export_key) is not None:
+        refused = self.ledger.was_refused(self.settings.deploy_dir, job.export_key)
+        if refused is not None:
+            self.refusal = refused
             return False
         self.ledger.record_release(self._record(job, ReleaseState.STARTED, moment))
         self.log.emit("release.started", **self._names(job))
@@ -82,7 +84,7 @@ class ReleaseStep:
             self._retry_at = 0.0 if outcome.is_lasting else moment.monotonic + _RETRY_SECONDS
             self._tell_refusal(job, outcome.reason, moment, is_lasting=outcome.is_lasting)
             return
-        self._told = ""
+        self.refusal = ""
         version = outcome.release.version
         self.ledger.record_release(self._record(job, ReleaseState.PUBLISHED, moment, version=version))
         self.log.emit("release.published", version=version, **self._names(job))
@@ -108,9 +110,9 @@ class ReleaseStep:
     def _tell_refusal(
         self, job: ReleaseJob, reason: str, moment: Moment, *, is_lasting: bool = False
     ) -> None:
-        if reason == self._told and not is_lasting:
+        if reason == self.refusal and not is_lasting:
             return
-        self._told = reason
+        self.refusal = reason
         if is_lasting:  # recorded, it is not tried again
             self.ledger.record_release(self._record(job, ReleaseState.REFUSED, moment, reason=reason))
         self.log.emit("release.refused", reason=reason, **self._names(job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from ckptd.shell.mounts import is_remote
@@ -77,6 +78,7 @@ class Attendance:
         except OSError as error:
             return f"the root cannot be watched by {way}: {error.strerror or error}"
         self._unwatched.discard(watch.path)
+        self.reconciler.recover(watch.path, datetime.now(UTC))
         self.log.emit("watch.started", root=watch.path, observer=way)
         return ""
 

@@ -102,6 +102,7 @@ class Conductor:
         due = self._reconciler.next_due()
         watchdog = systemd.watchdog_seconds()
         waits = (
+            0.0 if self._reconciler.has_work and not self._ledger_trouble else None,
             _LONGEST_WAIT_SECONDS,
             None if due is None else due - now,
             self.resources.prober.wants_attention_in,
@@ -130,7 +131,7 @@ class Conductor:
     def _reconcile(self, mail: Mail) -> PassReport:
         if Wake.SWEEP in mail.wakes:
             self._attendance.sweep()
-            self._reconciler.tidy_up(self._moment())
+            self._reconciler.tidy_up(datetime.now(UTC))
             self.resources.ledger.forget_before(datetime.now(UTC) - _REMEMBERED)
         else:
             self._attendance.retry()

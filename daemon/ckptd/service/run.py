@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ckptd.shell import locking, logs
 from ckptd.shell.inbox import Inbox, Wake
 from ckptd.shell.ledger import open_ledger
 from ckptd.shell.prober import Prober
+from ckptd.shell.publishing import clean_up
 from ckptd.shell.releaser import Releaser
 from ckptd.shell.scheduling import Schedule
 from ckptd.shell.watching import Watcher
@@ -62,6 +63,7 @@ def _serve_alone(config_path: str, settings: Settings, *, once: bool) -> int:
         log.emit("ledger.damaged", path=state_dir, set_aside=str(damage.set_aside), reason=damage.reason)
         log.emit("ledger.rebuilt", path=state_dir)
     _tell_notes(log, settings)
+    _clear_staging(settings)
     resources = Resources(
         ledger=ledger,
         log=log,
@@ -89,10 +91,7 @@ def _reload(config_path: str, conductor: Conductor, schedule: Schedule, inbox: I
     """Take up the configuration as it is now; if it is wrong, the one before stays in force."""
     before = conductor.settings
     try:
-        settings = load(config_path)
-        if settings.daemon.state_dir != before.daemon.state_dir:
-            problem = "daemon.state_dir: expected the directory in use, a restart changes it"
-            raise ConfigError((f"{config_path}: {problem}, got {settings.daemon.state_dir!r}",))
+        settings = _loaded_beside(config_path, before)
     except ConfigError as error:
         conductor.resources.log.emit("config.rejected", config=config_path, problems=error.problems)
         return
@@ -109,6 +108,15 @@ def _reload(config_path: str, conductor: Conductor, schedule: Schedule, inbox: I
     _tell_notes(resources.log, settings)
 
 
+def _loaded_beside(config_path: str, before: Settings) -> Settings:
+    """The configuration as it is now, if a running daemon can take it up."""
+    settings = load(config_path)
+    if settings.daemon.state_dir != before.daemon.state_dir:
+        problem = "daemon.state_dir: expected the directory in use, which only a restart can change"
+        raise ConfigError((f"{config_path}: {problem}, got {settings.daemon.state_dir!r}",))
+    return settings
+
+
 def _log(settings: Settings) -> Log:
     return logs.configure(
         sys.stdout,
@@ -121,6 +129,14 @@ def _log(settings: Settings) -> Log:
 def _tell_notes(log: Log, settings: Settings) -> None:
     for note in notes(settings):
         log.emit("config.noted", message=note)
+
+
+def _clear_staging(settings: Settings) -> None:
+    """Remove what an export that was cut off has left; no export runs yet."""
+    for watch in settings.watches:
+        if watch.release is not None:
+            with suppress(OSError):  # the next export there meets the same trouble, and tells it
+                clean_up(watch.release.deploy_dir)
 
 
 def _set_intervals(schedule: Schedule, settings: Settings, inbox: Inbox) -> None:

@@ -1,0 +1,167 @@
+"""`ckptd plan`: what would be kept and removed, and why; judges what is not judged yet, removes nothing."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+from rich.text import Text
+
+from ckptd.cli import output, places
+from ckptd.core.layouts import find_runs
+from ckptd.core.model import Action, SetKey
+from ckptd.core.names import shown
+from ckptd.core.releases import Release
+from ckptd.core.units import shown_bytes
+from ckptd.errors import CkptdError, UsageError
+from ckptd.reconcile.assessor import Assessor, Moment, ScanStore
+from ckptd.shell.deploy_directory import live
+from ckptd.shell.ledger import open_existing_ledger
+from ckptd.shell.pins import pins
+from ckptd.shell.prober import Prober
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from ckptd.core.assessment import Assessment
+    from ckptd.core.model import Decision, FileScan, Fingerprint
+    from ckptd.core.settings import Settings, WatchSettings
+
+_ANSWER_SECONDS = 1.0
+_STYLES = {Action.KEEP: "green", Action.REMOVE: "red", Action.LEAVE: "yellow"}
+
+
+@dataclass(slots=True)
+class MemoryScans:
+    """A scan store for when there is no ledger yet."""
+
+    _scans: dict[Fingerprint, FileScan] = field(default_factory=dict)
+
+    def scans(self, root: str, fingerprints: Iterable[Fingerprint]) -> dict[Fingerprint, FileScan]:
+        """The scans of those files; each root has a store of its own."""
+        del root
+        return {one: self._scans[one] for one in fingerprints if one in self._scans}
+
+    def record_scans(self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime) -> None:
+        """Remember scans."""
+        del root, at
+        self._scans.update(found)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the plan for all runs, or for those that are named."""
+    settings = places.settings(options)
+    planned = list(assessed(settings, options.runs))
+    if options.runs and not planned:
+        raise UsageError(f"{', '.join(options.runs)}: no run of that name; `ckptd status` lists the runs")
+    decisions = [
+        (watch, places.run_name(watch, run), decision)
+        for watch, run, assessment in planned
+        for decision in assessment.plan.decisions
+    ]
+    if options.json:
+        for _, run, decision in decisions:
+            output.print_json(output.decision_object(run, decision))
+        output.print_json({"summary": _summary([decision for _, _, decision in decisions])})
+    else:
+        _print(planned)
+    return 0
+
+
+def assessed(settings: Settings, runs: Iterable[str] = ()) -> Iterator[tuple[WatchSettings, str, Assessment]]:
+    """Assess every run of every root that can be read, with all that a verdict takes.
+
+    Args:
+        settings: the configuration.
+        runs: names or paths of runs; none of them means all.
+
+    Yields:
+        The watch, the run and its assessment.
+    """
+    answered = threading.Event()
+    prober = Prober(settings.daemon.workers, answered.set)
+    wanted = set(runs)
+    with ExitStack() as stack:
+        stack.callback(prober.stop)
+        ledger = open_existing_ledger(Path(settings.daemon.state_dir))
+        if ledger is not None:
+            stack.enter_context(ledger)
+        for watch in settings.watches:
+            store: ScanStore = MemoryScans() if ledger is None else ledger
+            assessor = Assessor(watch, settings.daemon.settle.total_seconds(), store, prober)
+            for run in find_runs(places.listing(watch)):
+                if not wanted or wanted & {
+                    run,
+                    shown(run),
+                    places.run_name(watch, run),
+                    f"{watch.path}/{run}",
+                }:
+                    assessment = _assess(assessor, run, answered)
+                    if assessment is not None:
+                        yield watch, run, assessment
+
+
+def _assess(assessor: Assessor, run: str, answered: threading.Event) -> Assessment | None:
+    watch, prober = assessor.watch, assessor.prober
+    found = pins(watch.path)
+    if found.problems:
+        problem = found.problems[0]
+        raise CkptdError(
+            f"{watch.path}/{problem.path}: {problem.reason}; restore the pin, or delete it and pin again"
+        )
+    while True:
+        moment = Moment(datetime.now(UTC), time.monotonic())
+        assessment = assessor.look(run, moment, pinned=found.keys, released=_released(watch))
+        if assessment is None or assessment.is_complete:
+            return assessment
+        while len(prober):
+            answered.wait(_ANSWER_SECONDS)
+            answered.clear()
+            results = prober.take_results()
+            assessor.take({request.expected: scan for request, scan in results}, moment.now)
+
+
+def _released(watch: WatchSettings) -> frozenset[SetKey]:
+    current = live(watch.release.deploy_dir) if watch.release else None
+    if not isinstance(current, Release) or current.source.root != watch.path:
+        return frozenset()
+    return frozenset({SetKey(current.source.run, current.source.set_name)})
+
+
+def _summary(decisions: list[Decision]) -> dict[str, int]:
+    counts = {action.value: sum(one.action is action for one in decisions) for action in Action}
+    return counts | {"bytes_freed": sum(one.bytes for one in decisions if one.action is Action.REMOVE)}
+
+
+def _print(planned: list[tuple[WatchSettings, str, Assessment]]) -> None:
+    console = output.console()
+    for watch, run, assessment in planned:
+        policy = watch.retention
+        mode = "enforce" if policy is not None and policy.enforce else "plan only: nothing is removed"
+        title = Text.assemble((shown(places.run_name(watch, run)), "bold"), f"  {mode}")
+        table = Table(title=title, title_justify="left", box=None, header_style="bold")
+        for column in ("set", "verdict", "size", "action"):
+            table.add_column(column, no_wrap=True)
+        table.add_column("why")
+        for decision in assessment.plan.decisions:
+            table.add_row(
+                Text(shown(decision.key.name)),
+                output.styled(decision.verdict),
+                shown_bytes(decision.bytes),
+                Text(decision.action, style=_STYLES[decision.action]),
+                Text("\n".join(decision.reasons)),
+            )
+        console.print(table)
+    decisions = [decision for _, _, assessment in planned for decision in assessment.plan.decisions]
+    summary = _summary(decisions)
+    console.print(
+        f"keep {summary['keep']}, remove {summary['remove']} ({shown_bytes(summary['bytes_freed'])}),"
+        f" leave {summary['leave']}"
+    )

@@ -1,0 +1,147 @@
+"""`ckptd status`: what the daemon sees, from its ledger and the status it leaves; reads no checkpoint."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.table import Table
+from rich.text import Text
+
+from ckptd.cli import output, places
+from ckptd.core.layouts import find_runs
+from ckptd.core.model import Verdict
+from ckptd.core.names import shown
+from ckptd.core.releases import Release
+from ckptd.core.units import shown_duration
+from ckptd.shell import locking
+from ckptd.shell.deploy_directory import live
+from ckptd.shell.ledger import open_existing_ledger
+from ckptd.shell.status import read_status
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from ckptd.core.model import SetKey
+    from ckptd.core.records import RecordedJudgement
+    from ckptd.core.settings import Settings, WatchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _RunStatus:
+    watch: WatchSettings
+    run: str
+    judged: tuple[RecordedJudgement, ...]  # of the sets that are there now
+    waiting: int  # sets that are there and not judged yet
+
+    @property
+    def verdicts(self) -> Counter[Verdict]:
+        return Counter(one.judgement.verdict for one in self.judged)
+
+    @property
+    def newest_valid(self) -> RecordedJudgement | None:
+        valid = [one for one in self.judged if one.judgement.verdict is Verdict.VALID]
+        return max(valid, key=lambda one: one.at, default=None)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the state of the daemon and of every run."""
+    settings = places.settings(options)
+    daemon = _daemon(settings)
+    runs = list(_runs(settings))
+    if options.json:
+        output.print_json({"daemon": daemon})
+        for one in runs:
+            output.print_json(_object(one))
+        return 0
+    _print(settings, daemon, runs)
+    return 0
+
+
+def _daemon(settings: Settings) -> dict[str, Any]:
+    pid = locking.holder(settings.daemon.state_dir)
+    left = read_status(settings.daemon.state_dir) or {}
+    keys = ("version", "started_at", "complete_pass_at", "pending_scans", "trouble")
+    return {"running": pid is not None, "pid": pid, **{key: left.get(key) for key in keys}}
+
+
+def _runs(settings: Settings) -> Iterator[_RunStatus]:
+    ledger = open_existing_ledger(Path(settings.daemon.state_dir))
+    present: dict[tuple[str, str], set[SetKey]] = {}
+    for place in places.present(settings):
+        present.setdefault((place.watch.path, place.key.run), set()).add(place.key)
+    for watch in settings.watches:
+        for run_path in find_runs(places.listing(watch)):
+            keys = present.get((watch.path, run_path), set())
+            known = ledger.last_judgements(watch.path, run_path) if ledger else {}
+            judged = tuple(known[key] for key in sorted(keys) if key in known)
+            yield _RunStatus(watch, run_path, judged, len(keys) - len(judged))
+    if ledger:
+        ledger.close()
+
+
+def _live_set(watch: WatchSettings) -> dict[str, Any] | None:
+    current = live(watch.release.deploy_dir) if watch.release else None
+    if not isinstance(current, Release):
+        return None
+    return {
+        "version": current.version,
+        "run": shown(current.source.run),
+        "set": shown(current.source.set_name),
+    }
+
+
+def _object(one: _RunStatus) -> dict[str, Any]:
+    newest = one.newest_valid
+    return {
+        "root": shown(one.watch.path),
+        "run": shown(places.run_name(one.watch, one.run)),
+        "sets": {verdict.value: count for verdict, count in sorted(one.verdicts.items())},
+        "waiting": one.waiting,
+        "bytes": sum(record.bytes for record in one.judged),
+        "newest_valid": shown(newest.key.name) if newest else None,
+        "newest_valid_at": newest.at.isoformat() if newest else None,
+        "live": _live_set(one.watch),
+    }
+
+
+def _print(settings: Settings, daemon: dict[str, Any], runs: list[_RunStatus]) -> None:
+    console = output.console()
+    if daemon["running"]:
+        passed = daemon["complete_pass_at"]
+        since = f", last complete pass {_ago(passed)}" if passed else ""
+        console.print(Text.assemble(("running", "green"), f" as process {daemon['pid']}{since}"))
+    else:
+        console.print(Text.assemble(("not running", "red"), ": what follows is what it knew last"))
+    for root, reason in (daemon["trouble"] or {}).items():
+        console.print(Text(f"{root}: {reason}", style="red"))
+    table = Table(box=None, header_style="bold")
+    for column in ("run", "sets", "newest valid"):
+        table.add_column(column)
+    for one in runs:
+        newest = one.newest_valid
+        table.add_row(
+            Text(shown(places.run_name(one.watch, one.run))),
+            _counts(one),
+            Text(f"{shown(newest.key.name)}, judged {_ago(newest.at.isoformat())}" if newest else "none"),
+        )
+    console.print(table if runs else "no run with checkpoint sets yet")
+    for watch in settings.watches:
+        if current := _live_set(watch):
+            console.print(Text(f"live: {current['run']}/{current['set']} as {current['version']}"))
+
+
+def _counts(one: _RunStatus) -> Text:
+    parts = [
+        Text.assemble(f"{count} ", output.styled(verdict)) for verdict, count in sorted(one.verdicts.items())
+    ]
+    parts += [Text(f"{one.waiting} waiting", style="dim")] if one.waiting else []
+    return Text(", ").join(parts)
+
+
+def _ago(instant: str) -> str:
+    return f"{shown_duration(datetime.now(UTC) - datetime.fromisoformat(instant))} ago"

@@ -1,0 +1,123 @@
+"""Carries out what a plan wants removed, and empties the trash when its time has come."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ckptd.core.model import Action
+from ckptd.core.records import Removal, RemovalState
+from ckptd.core.trash_entries import Purged, RecoveryOutcome, Removed, entry_id
+from ckptd.shell import reaper, trash
+from ckptd.shell.pins import pins
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from ckptd.core.model import Decision, Plan, SetKey
+    from ckptd.reconcile.assessor import Assessor, Moment
+    from ckptd.shell.ledger import Ledger
+    from ckptd.shell.logs import Log
+
+_CALLED_OFF = frozenset({RecoveryOutcome.PUT_BACK, RecoveryOutcome.WITHDRAWN})
+
+
+@dataclass(slots=True)
+class RemovalStep:
+    """The removals of one root."""
+
+    assessor: Assessor
+    ledger: Ledger
+    log: Log
+    pinned: frozenset[SetKey] = frozenset()
+    refusal: str = ""  # why the last removal was called off
+    _pins_problem: str = ""
+
+    def recover(self, now: datetime) -> None:
+        """Bring to an end what a crash has cut off."""
+        root = self.assessor.watch.path
+        for found in reaper.recover(root):
+            self.log.emit(
+                "trash.recovered",
+                root=root,
+                entry=found.entry_id,
+                run=found.key.run if found.key else None,
+                set=found.key.name if found.key else None,
+                reason=f"{found.outcome}: {found.reason}",
+            )
+            if found.key is not None and found.outcome in {
+                RecoveryOutcome.PUT_BACK,
+                RecoveryOutcome.WITHDRAWN,
+            }:
+                self._record(found.key, found.entry_id, RemovalState.SKIPPED, now, reason=found.reason)
+
+    def refresh(self) -> None:
+        """Read the pins; while they cannot be read, nothing is removed."""
+        found = pins(self.assessor.watch.path)
+        self.pinned = found.keys
+        problem = f"{found.problems[0].path}: {found.problems[0].reason}" if found.problems else ""
+        if found.problems and problem != self._pins_problem:
+            self.log.emit("pin.damaged", path=found.problems[0].path, reason=found.problems[0].reason)
+        self._pins_problem = problem
+
+    def apply(self, run: str, plan: Plan, moment: Moment) -> list[int]:
+        """Remove what the plan says, if the policy is enforced; returns the bytes of each set that went."""
+        policy = self.assessor.watch.retention
+        if policy is None or not policy.enforce or self._pins_problem:
+            return []
+        freed = []
+        for decision in plan.with_action(Action.REMOVE):
+            entry = entry_id(moment.now, secrets.token_hex(3))
+            self._record(decision.key, entry, RemovalState.BEGUN, moment.now, size=decision.bytes)
+            doomed = self.assessor.runs[run].sets[decision.key]
+            outcome = reaper.remove(
+                self.assessor.watch.path, doomed, decision, entry, now=moment.now, trash_for=policy.trash_for
+            )
+            if isinstance(outcome, Removed):
+                self.refusal = ""
+                self._record(decision.key, entry, RemovalState.REMOVED, moment.now, size=outcome.bytes)
+                self._tell_removed(decision, outcome)
+                freed.append(outcome.bytes)
+            else:
+                self.refusal = outcome.reason
+                self._record(decision.key, entry, RemovalState.SKIPPED, moment.now, reason=outcome.reason)
+                self._tell_skipped(decision.key, outcome.reason)
+        return freed
+
+    def purge(self, now: datetime) -> None:
+        """Delete what has been in the trash for long enough."""
+        root = self.assessor.watch.path
+        for outcome in trash.purge(root, now):
+            if isinstance(outcome, Purged):
+                key = outcome.key
+                self.log.emit(
+                    "trash.purged",
+                    root=root,
+                    entry=outcome.entry_id,
+                    bytes=outcome.bytes,
+                    run=key.run if key else None,
+                    set=key.name if key else None,
+                )
+                if key is not None:
+                    self._record(key, outcome.entry_id, RemovalState.PURGED, now, size=outcome.bytes)
+
+    def _tell_removed(self, decision: Decision, outcome: Removed) -> None:
+        self.log.emit(
+            "set.removed",
+            root=self.assessor.watch.path,
+            run=decision.key.run,
+            set=decision.key.name,
+            entry=outcome.entry_id,
+            bytes=outcome.bytes,
+            reasons=decision.reasons,
+        )
+
+    def _tell_skipped(self, key: SetKey, reason: str) -> None:
+        self.log.emit("set.skipped", root=self.assessor.watch.path, run=key.run, set=key.name, reason=reason)
+
+    def _record(
+        self, key: SetKey, entry: str, state: RemovalState, at: datetime, *, size: int = 0, reason: str = ""
+    ) -> None:
+        removal = Removal(key, entry, state, reason, size, at)
+        self.ledger.record_removal(self.assessor.watch.path, removal)
