@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +35,6 @@ VARIABLE = "CKPTD_CONFIG"
 SYSTEM_PATH = "/etc/ckptd/config.toml"
 
 _LARGEST_BYTES = 1 << 20
-_SYNTAX_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 def find(explicit: str | None, environ: Mapping[str, str], cwd: str, system_path: str = SYSTEM_PATH) -> str:
@@ -130,11 +128,9 @@ def _parsed(content: bytes) -> dict[str, Any]:
 
 
 def _syntax_problem(message: str, text: str) -> str:
-    match = _SYNTAX_PLACE.search(message)
-    if match is None:
-        return f"no valid TOML: {message}"
-    where = f"line {match[1]}, column {match[2]}" if match[1] else _line_and_column(text)
-    return f"{where}: no valid TOML: {message[: match.start()]}"
+    """A message of tomllib, which ends with `(at line 1, column 2)` or `(at end of document)`."""
+    what, _, where = message.removesuffix(")").rpartition(" (at ")
+    return f"{_line_and_column(text) if where == 'end of document' else where}: no valid TOML: {what}"
 
 
 def _line_and_column(before: str) -> str:

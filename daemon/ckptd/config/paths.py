@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,11 +63,13 @@ def _and_parents(path: str) -> Iterator[str]:
 
 def _identities(path: str) -> Iterator[Identity]:
     yield path
-    try:
-        status = os.stat(path)
-    except OSError:  # not there yet, or not to be seen: the real path must do
-        return
-    yield status.st_dev, status.st_ino
+    with suppress(OSError):  # not there yet, or not to be seen: the real path must do
+        yield _device_and_inode(path)
+
+
+def _device_and_inode(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
 
 
 def default_name(path: str) -> str:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
-_LONGEST_SHOWN = 60
 _BEYOND_64_BITS = 1 << 63
 
 
@@ -36,9 +35,9 @@ def place(location: Iterable[str | int]) -> str:
     return text
 
 
-def quoted(text: str) -> str:
+def quoted(text: str, longest: int = 60) -> str:
     """A text as TOML could hold it, on one line and of bearable length."""
-    cut = text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
+    cut = text if len(text) <= longest else text[: longest - 1] + "…"
     return json.dumps(cut, ensure_ascii=not cut.isprintable())
 
 

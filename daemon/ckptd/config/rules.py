@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _KEEP_RULES = tuple(key for key in RetentionTable.model_fields if key.startswith("keep_"))
+_LONGEST_PATH = 4096  # the system knows no longer one
 _STATE_DIR = DaemonTable.model_fields["state_dir"].default
 
 
@@ -117,5 +118,5 @@ def _sentence(inner: Located, outer: Located, way_out: str) -> str:
 
 
 def _shown(directory: Located) -> str:
-    really = f" (really {quoted(directory.real)})" if directory.real != directory.path else ""
-    return quoted(directory.path) + really
+    path, real = (quoted(text, longest=_LONGEST_PATH) for text in (directory.path, directory.real))
+    return path if path == real else f"{path} (really {real})"

@@ -86,7 +86,7 @@ class RetentionTable(Table):
     keep_best: Positive | None = None
     """Keep the best valid sets, this many; needs [watch.best]."""
     keep_every_steps: Positive | None = None
-    """Keep one valid set of every stretch of this many steps."""
+    """Keep the valid set closest to each multiple of this many steps."""
     min_valid: Positive = 1
     """The newest valid sets that stay whatever the rules say."""
     min_age: Annotated[timedelta, Lasting("0s"), Field(default="10m")]
@@ -151,7 +151,7 @@ class WatchTable(Table):
     name: Name | None = None
     """What the root is called; not set: the directory's own name."""
     layout: Layout = "auto"
-    """How sets are named; `auto` finds out by itself."""
+    """How sets are named; `auto`: what most sets of a run show."""
     observer: ObserverName = "auto"
     """How changes are noticed; `auto`: polling on network mounts, else inotify."""
     poll_interval: Annotated[timedelta, Lasting("0.1s", "1d"), Field(default="10s")]

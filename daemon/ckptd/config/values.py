@@ -163,5 +163,5 @@ RequiredRole = Annotated[str, OneOf("params", "opt", "scaler", "meta", "ema", "s
 RequiredRoles = Annotated[list[RequiredRole], AfterValidator(_with_params)]
 OrderName = Annotated[Order, OneOf(*Order)]
 Mode = Annotated[str, OneOf("plan", "enforce")]
-# What paddle.inference takes as an input on a CPU; with any other no model could be proved before its release.
+# What paddle.inference takes as an input on a CPU; with any other, a model could not be proved.
 DataType = Annotated[str, OneOf("float32", "float64", "float16", "int64", "int32", "int8", "uint8", "bool")]
