@@ -183,7 +183,7 @@ class Finding:
 class TensorFacts:
     """One tensor that a file holds.
 
-    `parameter` is Paddle's internal name (`linear_0.w_0`) if the file tells it; optimizer state is keyed by it.
+    `parameter` is Paddle's internal name (`linear_0.w_0`) if the file has it; optimizer state is keyed by it.
     """
 
     key: KeyPath

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptd.core.model import Role, SetKey
@@ -35,6 +35,9 @@ class ReleaseStep:
     log: Log
     _live: Release | Damaged | None = None
     _retry_at: float = 0.0  # monotonic
+    # Exports that would end the same way; a restart or a reload gives them another try, since somebody may have
+    # mended the code behind the entrypoint.
+    _refused: set[str] = field(default_factory=set)
     refusal: str = ""  # why the best set is not live; empty when it is, or when nothing speaks against it
 
     def refresh(self) -> None:
@@ -67,9 +70,7 @@ class ReleaseStep:
             if reason.startswith("refusing to"):
                 self._tell_refusal(job, reason, moment)
             return False
-        refused = self.ledger.was_refused(self.settings.deploy_dir, job.export_key)
-        if refused is not None:
-            self.refusal = refused
+        if job.export_key in self._refused:
             return False
         self.ledger.record_release(self._record(job, ReleaseState.STARTED, moment))
         self.log.emit("release.started", **self._names(job))
@@ -113,7 +114,8 @@ class ReleaseStep:
         if reason == self.refusal and not is_lasting:
             return
         self.refusal = reason
-        if is_lasting:  # recorded, it is not tried again
+        if is_lasting:
+            self._refused.add(job.export_key)
             self.ledger.record_release(self._record(job, ReleaseState.REFUSED, moment, reason=reason))
         self.log.emit("release.refused", reason=reason, **self._names(job))
 
