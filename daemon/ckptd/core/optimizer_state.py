@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 _MASTER_WEIGHTS = "master_weights"
 _SHOWN_CHARACTERS = 80
 
-# Accumulators that all of Paddle's optimizers keep in their parameter's shape, if not as a single number. Not
-# among them: `moment2`, of which AdamW-mini keeps less, and ASGD's `y`, of which there are several.
+# Accumulators that all optimizers keep in their parameter's shape, if not as a single number. Not among them:
+# `moment2`, of which PaddleNLP's AdamW-mini keeps less, and ASGD's `y`, of which there are several.
 _PARAMETER_SHAPED = frozenset(
     {
         _MASTER_WEIGHTS,
@@ -47,7 +47,18 @@ _PARAMETER_SHAPED = frozenset(
         "velocity",
     }
 )
-_ACCUMULATOR = re.compile(".+_(?:{})_[0-9]+".format("|".join(sorted(_PARAMETER_SHAPED | {"moment2"}))))
+_OTHERS = frozenset(
+    {
+        "beta1_pow",
+        "beta1_pow_acc",
+        "beta2_pow",
+        "beta2_pow_acc",
+        "moment2",
+        "momentum_decay_pow",
+        "mu_product",
+    }
+)
+_ACCUMULATOR = re.compile(".+_(?:{})_[0-9]+".format("|".join(sorted(_PARAMETER_SHAPED | _OTHERS))))
 _AFTER_PARAMETER = re.compile(r"(?:fp32_master_[0-9]+_)?(?P<accumulator>.+)_[0-9]+")
 
 # Tensors that were computed or copied before they were saved (averaged weights, `copy.deepcopy`) do not go by

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ckptd.core.findings import FINDINGS, worst_verdict
+from ckptd.core.model import Finding, Severity, Verdict
+
+codes = st.sampled_from(sorted(FINDINGS))
+findings = st.lists(codes.map(lambda code: Finding(code, "run/model.pdparams", "")), max_size=6)
+
+
+@given(findings.flatmap(lambda found: st.tuples(st.just(found), st.permutations(found))), codes)
+def test_worst_verdict_of_findings_never_improves_by_another_one(pair, code):
+    """The order does not matter, and one more finding never makes a valid thing of one that is not."""
+    found, shuffled = pair
+    more = [*found, Finding(code, "", "")]
+
+    assert worst_verdict(found) is worst_verdict(shuffled)
+    assert worst_verdict(found) is Verdict.VALID or worst_verdict(more) is not Verdict.VALID
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ((), Verdict.VALID),
+        (("metric_missing", "member_not_read"), Verdict.VALID),
+        (("nonfinite_values", "metric_missing"), Verdict.SUSPECT),
+        (("nonfinite_values", "missing_role"), Verdict.INCOMPLETE),
+        (("missing_role", "read_error"), Verdict.UNREADABLE),
+        (("read_error", "truncated"), Verdict.CORRUPT),
+        (("truncated", "unsafe_global", "missing_role"), Verdict.UNSAFE),
+    ],
+)
+def test_worst_verdict_of_several_findings_is_the_heaviest(codes, expected):
+    """Each verdict outweighs the ones above it in this table."""
+    assert expected is worst_verdict(Finding(code, "", "") for code in codes)
+
+
+@pytest.mark.parametrize("code", sorted(FINDINGS))
+def test_finding_of_each_code_is_explained(code):
+    """Every code goes by its own name, is explained, and is an error exactly if it costs validity."""
+    spec = FINDINGS[code]
+
+    assert code == spec.code
+    assert spec.meaning
+    assert spec.advice.endswith(".")
+    expected = Verdict.VALID if spec.severity is Severity.WARNING else spec.verdict
+    assert expected is worst_verdict([Finding(code, "", "")])
