@@ -286,26 +286,6 @@ def test_releases_come_back_as_recorded_in_order(ledger):
     assert ledger.releases("/srv/other") == []
 
 
-@pytest.mark.parametrize(
-    ("states", "expected"),
-    [
-        ([], None),
-        (["started"], None),
-        (["started", "refused"], "outputs differ"),
-        (["started", "refused", "started"], "outputs differ"),
-        (["started", "refused", "started", "published"], None),
-        (["started", "published", "rolled_back"], None),
-    ],
-)
-def test_export_was_refused_if_its_last_end_was_a_refusal(ledger, states, expected):
-    """A refused export is not tried again and again; a try that never ended does not hide the refusal."""
-    for state in states:
-        ledger.record_release(release(ReleaseState(state), reason="outputs differ"))
-    assert ledger.was_refused("/srv/model", "k1") == expected
-    assert ledger.was_refused("/srv/model", "k2") is None
-    assert ledger.was_refused("/srv/other", "k1") is None
-
-
 def test_history_tells_everything_about_one_set_in_time_order(ledger):
     """Judged, decided, removed, released: one list, oldest first, of this set only."""
     at = [NOW + timedelta(minutes=minute) for minute in range(4)]

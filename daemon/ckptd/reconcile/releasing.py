@@ -35,7 +35,7 @@ class ReleaseStep:
     log: Log
     _live: Release | Damaged | None = None
     _retry_at: float = 0.0  # monotonic
-    # Exports that would end the same way; a restart or a reload gives them another try, since somebody may have
+    # Exports that would end the same way. A restart or a reload gives them another try: somebody may have
     # mended the code behind the entrypoint.
     _refused: set[str] = field(default_factory=set)
     refusal: str = ""  # why the best set is not live; empty when it is, or when nothing speaks against it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckptd.core.model import Action
 from ckptd.core.records import Removal, RemovalState
-from ckptd.core.trash_entries import Purged, RecoveryOutcome, Removed, entry_id
+from ckptd.core.trash_entries import Purged, Removed, entry_id
 from ckptd.shell import reaper, trash
 from ckptd.shell.pins import pins
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ckptd.reconcile.assessor import Assessor, Moment
     from ckptd.shell.ledger import Ledger
     from ckptd.shell.logs import Log
-
-_CALLED_OFF = frozenset({RecoveryOutcome.PUT_BACK, RecoveryOutcome.WITHDRAWN})
 
 
 @dataclass(slots=True)
@@ -35,7 +33,7 @@ class RemovalStep:
     _pins_problem: str = ""
 
     def recover(self, now: datetime) -> None:
-        """Bring to an end what a crash has cut off."""
+        """Bring to an end what a crash has cut off, and the journal up to date with the trash."""
         root = self.assessor.watch.path
         for found in reaper.recover(root):
             self.log.emit(
@@ -46,11 +44,13 @@ class RemovalStep:
                 set=found.key.name if found.key else None,
                 reason=f"{found.outcome}: {found.reason}",
             )
-            if found.key is not None and found.outcome in {
-                RecoveryOutcome.PUT_BACK,
-                RecoveryOutcome.WITHDRAWN,
-            }:
-                self._record(found.key, found.entry_id, RemovalState.SKIPPED, now, reason=found.reason)
+        in_trash = {entry.entry_id for entry in trash.list_trash(root)}
+        for removal in self.ledger.open_removals(root):
+            state = RemovalState.REMOVED if removal.entry in in_trash else RemovalState.SKIPPED
+            reason = (
+                "found in the trash after a crash" if state is RemovalState.REMOVED else "cut off by a crash"
+            )
+            self._record(removal.key, removal.entry, state, now, size=removal.bytes, reason=reason)
 
     def refresh(self) -> None:
         """Read the pins; while they cannot be read, nothing is removed."""

@@ -26,6 +26,7 @@ class Attendance:
     watcher: Watcher
     log: Log
     _unwatched: set[str] = field(default_factory=set)
+    _recovered: set[str] = field(default_factory=set)  # roots in which nothing half done is left
     _trouble: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,12 +64,14 @@ class Attendance:
     def _attend(self, watch: WatchSettings) -> None:
         reason = self._watch(watch) if watch.path in self._unwatched else ""
         try:
+            if watch.path not in self._recovered:
+                self.reconciler.recover(watch.path, datetime.now(UTC))
+                self._recovered.add(watch.path)
             self.reconciler.sweep(watch.path)  # after the watch began, so that nothing falls between the two
         except OSError as error:
+            self._recovered.discard(watch.path)  # it may come back as another one
             reason = f"the root cannot be read: {error.strerror}; make it readable, or mount it"
-        self._note(
-            watch, reason or (self._trouble.get(watch.path, "") if watch.path in self._unwatched else "")
-        )
+        self._note(watch, reason)
 
     def _watch(self, watch: WatchSettings) -> str:
         """Begin to watch; returns why that is not possible."""
@@ -78,7 +81,6 @@ class Attendance:
         except OSError as error:
             return f"the root cannot be watched by {way}: {error.strerror or error}"
         self._unwatched.discard(watch.path)
-        self.reconciler.recover(watch.path, datetime.now(UTC))
         self.log.emit("watch.started", root=watch.path, observer=way)
         return ""
 

@@ -208,20 +208,6 @@ class Ledger:
         with self._file.writing() as connection:
             connection.execute(insert(tables.releases), [release_row(record)])
 
-    def was_refused(self, deploy_dir: str, export_key: str) -> str | None:
-        """Why this very export was refused when it was last tried to its end; None if it was not."""
-        table = tables.releases
-        ended = [ReleaseState.REFUSED.value, ReleaseState.PUBLISHED.value]
-        tried = (
-            table.c.deploy_key == digest(deploy_dir),
-            table.c.export_key == export_key,
-            table.c.state.in_(ended),
-        )
-        statement = select(table.c.state, table.c.reason).where(*tried).order_by(table.c.id.desc()).limit(1)
-        with self._file.reading() as connection:
-            row = connection.execute(statement).one_or_none()
-        return row.reason if row is not None and row.state == ReleaseState.REFUSED else None
-
     def releases(self, deploy_dir: str) -> list[ReleaseRecord]:
         """The journal of the deploy directory, oldest first."""
         table = tables.releases
