@@ -116,7 +116,7 @@ OTHER = {"conv2d_0.w_0": (8, 3, 3, 3)}
         (
             adam(OTHER),
             weights(),
-            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set (and 1 more)",
+            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set, and 1 more",
         ),
         (
             [tensor("conv2d_0.w_0_velocity_0")],
@@ -149,7 +149,7 @@ OTHER = {"conv2d_0.w_0": (8, 3, 3, 3)}
         (
             adam(OTHER, 0),
             weights(),
-            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set (and 1 more)",
+            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set, and 1 more",
         ),
         # LBFGS has one flat vector for all parameters.
         (
@@ -180,7 +180,7 @@ OTHER = {"conv2d_0.w_0": (8, 3, 3, 3)}
         (
             adam({"fc_0.w_0": (4, 3), "conv2d_0.w_0": (8, 3)}),
             [tensor("fc_0.w_0"), tensor("learning_rate_0", shape=())],
-            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set (and 1 more)",
+            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set, and 1 more",
         ),
         # Averaged weights are computed tensors, which have lost their names; the buffers have kept theirs.
         (
@@ -192,7 +192,7 @@ OTHER = {"conv2d_0.w_0": (8, 3, 3, 3)}
         (
             adam(OTHER),
             [*weights(), tensor("loss", shape=(), parameter="eager_tmp_1")],
-            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set (and 1 more)",
+            "conv2d_0.w_0_moment1_0 belongs to no parameter of this set, and 1 more",
         ),
         # Layers that were copied have parameters of new names.
         (adam(), weights(naming=lambda name: f"{name}_deepcopy_12"), None),

@@ -99,7 +99,7 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
     if not knows_all and (named or not is_matched):
         strays = []  # they may belong to weights whose names are not known
     misfits = misshapen + strays
-    more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+    more = f", and {len(misfits) - 1} more" if len(misfits) > 1 else ""
     return misfits[0] + more if misfits else None
 
 
