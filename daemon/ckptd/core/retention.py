@@ -166,7 +166,8 @@ def _measured(candidate: Candidate) -> str:
 
 
 def _ordinal(number: int) -> str:
-    suffix = "th" if number % 100 in range(11, 14) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    suffixes = {1: "st", 2: "nd", 3: "rd"}  # codespell:ignore nd - it is no word here
+    suffix = "th" if number % 100 in range(11, 14) else suffixes.get(number % 10, "th")
     return f"{number}{suffix}"
 
 
