@@ -99,7 +99,7 @@ def told(error: OSError) -> str:
     """An error with its name and place, for people and logs."""
     name = errno.errorcode.get(error.errno or 0, type(error).__name__)
     place = error.filename if error.filename2 is None else error.filename2
-    where = "" if place is None else f" ({shown(os.fsdecode(place))})"
+    where = f" ({shown(os.fsdecode(place))})" if isinstance(place, str | bytes) else ""  # else a descriptor
     return f"{name}: {error.strerror}{where}"
 
 
