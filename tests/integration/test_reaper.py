@@ -105,6 +105,11 @@ def swap_for_copy(path):
     shutil.copytree(path.with_name("moved"), path)
 
 
+def never_called(*args):
+    """Stands for a move that must not happen."""
+    pytest.fail(f"moved: {args}")
+
+
 STEM_ATTACKS = {
     "member is a link": lambda run: swap_for_link(run / "epoch_1.pdopt"),
     "member is a FIFO": lambda run: swap_for_fifo(run / "epoch_1.pdopt"),
@@ -133,17 +138,19 @@ DIRECTORY_ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", STEM_ATTACKS.values(), ids=STEM_ATTACKS)
-def test_removal_of_files_that_changed_since_they_were_judged_is_called_off(root, attack):
-    """A set of files of which anything differs from the judged ones stays, all of it."""
+def test_removal_of_files_that_changed_since_they_were_judged_is_called_off(root, monkeypatch, attack):
+    """A set of files of which anything differs from the judged ones stays; not one of them is moved."""
     doomed = make_stem_set(root)
+    monkeypatch.setattr(durable, "move", never_called)
     attack(root / "run")
     assert_skipped(root, doomed)
 
 
 @pytest.mark.parametrize("attack", DIRECTORY_ATTACKS.values(), ids=DIRECTORY_ATTACKS)
-def test_removal_of_a_directory_that_changed_since_it_was_judged_is_called_off(root, attack):
-    """A directory in which anything differs from the judged content stays, all of it."""
+def test_removal_of_a_directory_that_changed_since_it_was_judged_is_called_off(root, monkeypatch, attack):
+    """A directory in which anything differs from the judged content stays; it is not moved for a moment."""
     doomed = make_directory_set(root)
+    monkeypatch.setattr(durable, "move", never_called)
     attack(root / "run")
     assert_skipped(root, doomed)
 
