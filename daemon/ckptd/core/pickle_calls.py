@@ -1,0 +1,252 @@
+"""What the allowed callables of a checkpoint would return, worked out without calling them.
+
+Each takes exactly the arguments that Paddle and numpy write; with others, the call is `unsafe_opcode`.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from ckptd.core.payloads import NonfiniteCounter, plain_value
+from ckptd.core.pickle_values import (
+    KEPT_BYTES,
+    ArrayNode,
+    DtypeNode,
+    Inert,
+    Known,
+    Mapping,
+    Members,
+    Payload,
+)
+from ckptd.core.stream import ScanStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ckptd.core.payloads import ElementType
+
+MAX_DIMENSIONS = 64  # numpy's own limit
+
+
+def call(function: object, arguments: object) -> object:
+    """The outcome of REDUCE.
+
+    Raises:
+        ScanStopped: `unsafe_opcode` for a call that no checkpoint needs, `malformed` or `size_mismatch` for
+            data that contradicts itself.
+    """
+    emulate = _CALLS.get(function) if isinstance(function, Known) else None
+    if emulate is None or not isinstance(arguments, tuple):
+        raise ScanStopped("unsafe_opcode", f"REDUCE calls {_name(function)}")
+    outcome = emulate(arguments)
+    if outcome is None:
+        raise ScanStopped(
+            "unsafe_opcode", f"REDUCE calls {_name(function)} with arguments that Paddle never writes"
+        )
+    return outcome
+
+
+def create(cls: object, arguments: object) -> object:
+    """The outcome of NEWOBJ: only Paddle's generator state is made this way, without arguments."""
+    if cls is not Known.GENERATOR_STATE or arguments != ():
+        raise ScanStopped("unsafe_opcode", f"NEWOBJ creates an object of {_name(cls)}")
+    return Inert()
+
+
+def build(target: object, state: object) -> None:
+    """The effect of BUILD: gives an array, a dtype or a generator its state, once."""
+    if isinstance(target, ArrayNode) and not target.is_built:
+        _build_array(target, state)
+    elif isinstance(target, DtypeNode) and not target.is_sealed:
+        _build_dtype(target, state)
+    elif isinstance(target, Inert) and target.state is None:
+        target.state = state
+    else:
+        raise ScanStopped("unsafe_opcode", f"BUILD changes {_name(target)}")
+
+
+def checked_shape(shape: object) -> tuple[int, ...]:
+    """The sizes of a tensor's dimensions.
+
+    Raises:
+        ScanStopped: They are none.
+    """
+    # bool is an int, and numpy takes it for one; no writer puts it into a shape.
+    if (
+        not isinstance(shape, tuple)
+        or len(shape) > MAX_DIMENSIONS
+        or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape)
+    ):
+        raise ScanStopped("malformed", "a tensor's shape is no tuple of sizes")
+    return shape
+
+
+def check_size(element: ElementType, shape: tuple[int, ...], fewest: int, most: int) -> None:
+    """Stop unless a tensor of this shape has between `fewest` and `most` bytes."""
+    expected = math.prod(shape) * element.itemsize
+    if not fewest <= expected <= most:
+        present = str(most) if fewest == most else f"{fewest} to {most}"
+        raise ScanStopped(
+            "size_mismatch",
+            f"a {element.name} tensor of shape {shape} has {expected} bytes, the file holds {present}",
+        )
+
+
+def _reconstruct(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (Known.NDARRAY, (0,), "b"):
+            return ArrayNode()
+        case (Known.NDARRAY, (0,), Payload(head=b"b")):
+            return ArrayNode()
+    return None
+
+
+def _scalar(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (DtypeNode() as dtype, Payload(is_text=False) as payload):
+            dtype.is_sealed = True
+            element = dtype.element()
+            if element is None:
+                return ArrayNode(is_built=True, dtype=dtype.code, bytes=payload.length, is_verified=False)
+            check_size(element, (), payload.length, payload.length)
+            value = _value(element, payload)
+            return payload if value is None else value  # no plain value: as inert as a byte string
+    return None
+
+
+def _from_buffer(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (Payload() as payload, DtypeNode() as dtype, tuple() as shape, "C" | "F"):
+            array = ArrayNode()
+            _fill_array(array, shape, dtype, payload)
+            return array
+    return None
+
+
+def _dtype(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (str() as code, int(), int()):
+            return DtypeNode(code)
+    return None
+
+
+def _encode(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (str() as text, "latin1" | "latin-1") if (
+            len(text) <= KEPT_BYTES
+        ):  # longer ones come as a payload
+            try:
+                data = text.encode("latin-1")
+            except UnicodeEncodeError:
+                raise ScanStopped("malformed", "a byte string holds characters that are no bytes") from None
+            return Payload(len(data), data)
+        case (Payload(is_text=True) as text, "latin1" | "latin-1"):
+            return Payload(text.length, text.head, text.checked_as, text.counter)
+    return None
+
+
+def _tuple(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (tuple() as items,):
+            return items
+    return None
+
+
+def _bytes(arguments: tuple[object, ...]) -> object:
+    return None if arguments else Payload(0, b"")
+
+
+def _set(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (list() as items,):
+            return Members(items)
+    return None
+
+
+def _eval(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case ("data", Mapping(items=[("data", ArrayNode() as array)])):
+            return array
+    return None
+
+
+def _ordered_dict(arguments: tuple[object, ...]) -> object:
+    return None if arguments else Mapping()
+
+
+_CALLS: dict[Known, Callable[[tuple[object, ...]], object]] = {
+    Known.RECONSTRUCT: _reconstruct,
+    Known.SCALAR: _scalar,
+    Known.FROM_BUFFER: _from_buffer,
+    Known.DTYPE: _dtype,
+    Known.ENCODE: _encode,
+    Known.TUPLE: _tuple,
+    Known.BYTES: _bytes,
+    Known.SET: _set,
+    Known.FROZENSET: _set,
+    Known.EVAL: _eval,
+    Known.ORDERED_DICT: _ordered_dict,
+}
+
+
+def _build_array(array: ArrayNode, state: object) -> None:
+    match state:
+        case (1, shape, DtypeNode() as dtype, int(), Payload() as payload):
+            _fill_array(array, shape, dtype, payload)
+        case (1, tuple() as shape, DtypeNode() as dtype, int(), list()):
+            # An array of objects. They were walked like everything else, but they are no numbers.
+            dtype.is_sealed = True
+            array.is_built, array.is_verified = True, False
+            array.shape, array.dtype = checked_shape(shape), dtype.code
+        case _:
+            raise ScanStopped("malformed", "a tensor's state is not numpy's")
+
+
+def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payload) -> None:
+    if payload.is_text:
+        raise ScanStopped("malformed", "a tensor's bytes are text")
+    dtype.is_sealed = True
+    array.is_built = True
+    array.bytes = payload.length
+    array.shape = checked_shape(shape)
+    element = dtype.element()
+    if element is None:
+        array.dtype = dtype.code
+        array.is_verified = False
+        return
+    array.dtype = element.name
+    check_size(element, array.shape, payload.length, payload.length)
+    if payload.length <= KEPT_BYTES:
+        array.counter = NonfiniteCounter(element)
+        array.counter.feed(payload.head)
+    elif payload.checked_as == element:
+        array.counter = payload.counter
+    else:
+        array.is_verified = not element.may_be_nonfinite
+    if payload.length == element.itemsize:
+        value = _value(element, payload)
+        array.value = value if isinstance(value, str | int | float) else None
+
+
+def _build_dtype(dtype: DtypeNode, state: object) -> None:
+    match state:
+        case (3 | 4, str() as byte_order, subarray, names, fields, *_):
+            dtype.byte_order = byte_order
+            dtype.is_plain = subarray is None and names is None and fields is None
+            dtype.is_sealed = True
+        case _:
+            raise ScanStopped("malformed", "a dtype's state is not numpy's")
+
+
+def _value(element: ElementType, payload: Payload) -> object:
+    if payload.length > KEPT_BYTES:
+        return None
+    try:
+        return plain_value(element, payload.head)
+    except ValueError:
+        raise ScanStopped("malformed", f"a {element.name} value is no text") from None
+
+
+def _name(value: object) -> str:
+    return value.value if isinstance(value, Known) else f"a {type(value).__name__}"

@@ -1,0 +1,61 @@
+"""The state of the symbolic pickle walk, and the limits that keep a hostile file from filling the memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from ckptd.core.stream import ScanStopped
+
+if TYPE_CHECKING:
+    from ckptd.core.stream import ByteStream
+
+# A tensor takes about 30 opcodes and 10 memo entries, so these leave room for 100,000 tensors, more than any
+# Paddle model has, and bound what a hostile file can make the scanner hold. The opcodes bound the stack.
+MAX_OPCODES: Final = 5_000_000
+MAX_MEMO: Final = 1_000_000
+MAX_CONTAINERS: Final = 500_000
+MAX_MARKS: Final = 1_000  # open at the same time: how deep the structure is
+MAX_TEXT_BYTES: Final = 1 << 20  # of one string
+MAX_ALL_TEXT_BYTES: Final = 1 << 26
+MAX_INTEGER_BYTES: Final = 255
+MAX_KEY_ITEMS: Final = 64  # of a tuple that is a key
+MAX_NAME_BYTES: Final = 256  # of a module or of a name in it
+
+
+class Machine:
+    """The pickle machine's state: a stack of stacks, one per open mark, and the memo."""
+
+    __slots__ = ("below", "containers", "memo", "stack", "stream", "text_bytes")
+
+    def __init__(self, stream: ByteStream) -> None:
+        self.stream = stream
+        self.stack: list[object] = []
+        self.below: list[list[object]] = []  # the stacks under the open marks
+        self.memo: dict[int, object] = {}
+        self.containers = 0
+        self.text_bytes = 0
+
+    def pop_mark(self) -> list[object]:
+        """Close the innermost mark and return what is above it."""
+        items = self.stack
+        self.stack = self.below.pop()
+        return items
+
+    def push_container(self, container: object) -> None:
+        """Push an object that takes memory of its own."""
+        self.containers += 1
+        if self.containers > MAX_CONTAINERS:
+            raise ScanStopped("limit_exceeded", f"more than {MAX_CONTAINERS} lists, dicts and sets")
+        self.stack.append(container)
+
+    def remember(self, index: int) -> None:
+        """Put the top of the stack into the memo."""
+        if len(self.memo) >= MAX_MEMO:
+            raise ScanStopped("limit_exceeded", f"more than {MAX_MEMO} memo entries")
+        self.memo[index] = self.stack[-1]
+
+    def recall(self, index: int) -> None:
+        """Push what the memo holds."""
+        if index not in self.memo:
+            raise ScanStopped("malformed", f"memo entry {index} is used before it is set")
+        self.stack.append(self.memo[index])

@@ -1,0 +1,113 @@
+"""Strings and byte strings of a pickle: texts are taken, the bytes of tensors pass by and are looked at."""
+
+from __future__ import annotations
+
+import codecs
+from typing import TYPE_CHECKING, Final
+
+from ckptd.core.payloads import NonfiniteCounter, element_type
+from ckptd.core.pickle_calls import check_size, checked_shape
+from ckptd.core.pickle_machine import MAX_ALL_TEXT_BYTES, MAX_TEXT_BYTES
+from ckptd.core.pickle_values import KEPT_BYTES, DtypeNode, Known, Payload
+from ckptd.core.stream import ScanStopped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from ckptd.core.payloads import ElementType
+    from ckptd.core.pickle_machine import Machine
+    from ckptd.core.stream import ByteStream
+
+# BYTEARRAY8 comes before its dtype; this is the likely one. Another one makes the tensor unverified.
+_LIKELY: Final = element_type("f4", "=")
+
+
+def text(width: int) -> Callable[[Machine], None]:
+    """The step of a string whose length has `width` bytes, or of the byte string for `_codecs.encode`."""
+
+    def push(machine: Machine) -> None:
+        stream = machine.stream
+        length = stream.unsigned(width)
+        stack = machine.stack
+        if length > KEPT_BYTES and stack and stack[-1] is Known.ENCODE:
+            stack.append(_encoded_payload(machine, length))
+            return
+        stream.require(length, "a string")
+        machine.text_bytes += length
+        if length > MAX_TEXT_BYTES or machine.text_bytes > MAX_ALL_TEXT_BYTES:
+            raise ScanStopped(
+                "limit_exceeded", f"a string of {length} bytes, {machine.text_bytes} in all so far"
+            )
+        try:
+            stack.append(str(stream.take(length), "utf-8", "surrogatepass"))
+        except UnicodeDecodeError:
+            raise ScanStopped("malformed", f"the string before byte {stream.offset} is no UTF-8") from None
+
+    return push
+
+
+def byte_string(width: int) -> Callable[[Machine], None]:
+    """The step of a byte string whose length has `width` bytes."""
+
+    def push(machine: Machine) -> None:
+        length = machine.stream.unsigned(width)
+        element = _announced(machine.stack, 4, length, length)
+        machine.stack.append(_payload(machine.stream, length, element))
+
+    return push
+
+
+def byte_array(machine: Machine) -> None:
+    """The step of BYTEARRAY8, as which protocol 5 has the bytes of a tensor."""
+    length = machine.stream.unsigned(8)
+    machine.stack.append(_payload(machine.stream, length, _LIKELY))
+
+
+def _announced(stack: list[object], depth: int, fewest: int, most: int) -> ElementType | None:
+    """What the bytes that come next are elements of, if the stack holds an array's state so far.
+
+    Raises:
+        ScanStopped: The announced tensor does not have between `fewest` and `most` bytes.
+    """
+    if len(stack) != depth:
+        return None
+    match stack:
+        case [1, shape, DtypeNode() as dtype, int(), *_]:
+            element = dtype.element()
+            if element is not None:
+                check_size(element, checked_shape(shape), fewest, most)
+            return element
+    return None
+
+
+def _payload(stream: ByteStream, length: int, element: ElementType | None) -> Payload:
+    stream.require(length, "a byte string")
+    if length <= KEPT_BYTES:
+        return Payload(length, stream.take(length))
+    counter = NonfiniteCounter(element)
+    stream.pass_by(length, counter.feed)
+    return Payload(length, b"", element, counter)
+
+
+def _encoded_payload(machine: Machine, length: int) -> Payload:
+    """Bytes as protocol 2 has them: as text, one character per byte, to be encoded as latin-1."""
+    machine.stream.require(length, "a byte string")
+    # In UTF-8 such a character takes one byte or two.
+    element = _announced(machine.stack, 5, (length + 1) // 2, length)
+    counter = NonfiniteCounter(element)
+    total, head = 0, b""
+    for block in _decoded(machine.stream.blocks(length)):
+        counter.feed(block)
+        total += len(block)
+        head = head + block if total <= KEPT_BYTES else b""
+    return Payload(total, head, element, counter, is_text=True)
+
+
+def _decoded(blocks: Iterator[memoryview]) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for block in blocks:
+            yield decoder.decode(block).encode("latin-1")
+        decoder.decode(b"", final=True)
+    except UnicodeError:
+        raise ScanStopped("malformed", "a byte string holds characters that are no bytes") from None

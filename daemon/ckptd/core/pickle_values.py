@@ -1,0 +1,131 @@
+"""What stands on the stack of the symbolic pickle walk: plain Python values and these few nodes.
+
+`None`, `bool`, `int`, `float`, `str`, `tuple` and `list` stand for themselves. Mappings and sets are lists of
+what they hold, so that no hash of a hostile key is ever taken; of a long byte string nothing is kept.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from ckptd.core.payloads import element_type
+
+if TYPE_CHECKING:
+    from ckptd.core.payloads import ElementType, NonfiniteCounter
+
+# A scalar's bytes are needed as a value, and CPython shares one object between all equal strings of one byte,
+# so a short payload can turn up again under another type. Longer ones are looked at once, as they pass.
+KEPT_BYTES: Final = 64
+
+
+class Known(Enum):
+    """The callables that a checkpoint may name. None of them is ever imported or called; each is emulated."""
+
+    RECONSTRUCT = "numpy._core.multiarray._reconstruct"
+    SCALAR = "numpy._core.multiarray.scalar"
+    FROM_BUFFER = "numpy._core.numeric._frombuffer"
+    NDARRAY = "numpy.ndarray"
+    DTYPE = "numpy.dtype"
+    ENCODE = "_codecs.encode"
+    TUPLE = "builtins.tuple"
+    BYTES = "builtins.bytes"
+    SET = "builtins.set"
+    FROZENSET = "builtins.frozenset"
+    EVAL = "builtins.eval"
+    ORDERED_DICT = "collections.OrderedDict"
+    GENERATOR_STATE = "paddle.base.libpaddle.GeneratorState"
+
+
+# Exact pairs only: a dotted name such as `ndarray.__reduce__` is another name, and so is not here.
+KNOWN_GLOBALS: Final[dict[tuple[str, str], Known]] = {
+    ("numpy.core.multiarray", "_reconstruct"): Known.RECONSTRUCT,  # numpy 1.x
+    ("numpy._core.multiarray", "_reconstruct"): Known.RECONSTRUCT,  # numpy 2.x
+    ("numpy.core.multiarray", "scalar"): Known.SCALAR,
+    ("numpy._core.multiarray", "scalar"): Known.SCALAR,
+    ("numpy.core.numeric", "_frombuffer"): Known.FROM_BUFFER,  # protocol 5
+    ("numpy._core.numeric", "_frombuffer"): Known.FROM_BUFFER,
+    ("numpy", "ndarray"): Known.NDARRAY,
+    ("numpy", "dtype"): Known.DTYPE,
+    ("_codecs", "encode"): Known.ENCODE,  # protocol 2 has no byte strings
+    ("builtins", "tuple"): Known.TUPLE,  # how paddle.save reduces a tensor to (name, array)
+    ("builtins", "bytes"): Known.BYTES,
+    ("builtins", "set"): Known.SET,
+    ("builtins", "frozenset"): Known.FROZENSET,
+    ("builtins", "eval"): Known.EVAL,  # how paddle.save reduces a DenseTensor; one exact form
+    ("__builtin__", "tuple"): Known.TUPLE,  # protocol 2
+    ("__builtin__", "bytes"): Known.BYTES,
+    ("__builtin__", "set"): Known.SET,
+    ("__builtin__", "frozenset"): Known.FROZENSET,
+    ("__builtin__", "eval"): Known.EVAL,
+    ("collections", "OrderedDict"): Known.ORDERED_DICT,
+    ("paddle.base.libpaddle", "GeneratorState"): Known.GENERATOR_STATE,
+}
+
+
+@dataclass(slots=True, eq=False)
+class Payload:
+    """A byte string that passed by.
+
+    `is_text` while it is the string that `_codecs.encode` will turn into bytes.
+    """
+
+    length: int
+    head: bytes  # all of it up to KEPT_BYTES, nothing of a longer one
+    checked_as: ElementType | None = None
+    counter: NonfiniteCounter | None = None  # of a longer one, for that element type
+    is_text: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Mapping:
+    """A dict as its items in the order they were set; a key that was set twice is in it twice."""
+
+    items: list[tuple[object, object]] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Members:
+    """A set as the values it was made of."""
+
+    items: list[object] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class DtypeNode:
+    """A numpy dtype; sealed once its state was set or a tensor relies on it."""
+
+    code: str
+    byte_order: str = "="
+    is_plain: bool = True  # neither fields nor sub-arrays
+    is_sealed: bool = False
+
+    def element(self) -> ElementType | None:
+        """The element type, or None for one that cannot be checked."""
+        return element_type(self.code, self.byte_order) if self.is_plain else None
+
+
+@dataclass(slots=True, eq=False)
+class ArrayNode:
+    """A numpy array: empty after `_reconstruct`, complete after its state was set."""
+
+    is_built: bool = False
+    shape: tuple[int, ...] = ()
+    dtype: str = ""
+    bytes: int = 0
+    counter: NonfiniteCounter | None = None  # may still be counting until the stream has settled
+    is_verified: bool = True
+    value: str | int | float | None = None  # of an array with one element
+
+    @property
+    def nonfinite(self) -> int:
+        """How many elements are NaN or infinite."""
+        return 0 if self.counter is None else self.counter.count
+
+
+@dataclass(slots=True, eq=False)
+class Inert:
+    """An object of an allowed class that holds state and carries no tensor."""
+
+    state: object = None
