@@ -18,7 +18,7 @@ from ckptd.core.findings import FINDINGS
 from ckptd.core.model import Verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from rich.console import Console
 
@@ -57,9 +57,8 @@ class Narrator:
         head = Text(f"{of_set:<9} ")
         if "verdict" in event:
             verdict = Verdict(event["verdict"])
-            findings = event.get("findings", [])
-            text = head.append_text(output.styled(verdict))
-            self.tell("ckptd", text.append(f": {_worst(findings)}") if verdict is not Verdict.VALID else text)
+            head.append_text(output.styled(verdict))
+            self.tell("ckptd", head if verdict is Verdict.VALID else head.append(f": {_blamed(event)}"))
         elif name == "release.published":
             text = head.append("is live", style="bold green")
             self.tell("ckptd", text.append(", proved by paddle.inference"))
@@ -86,7 +85,7 @@ def narration(console: Console) -> Iterator[Narrator]:
 
 
 def ending_table(
-    told: Sequence[Told],
+    told: Iterable[Told],
     decisions: Mapping[str, Mapping[str, Any]],
     judged: Mapping[str, Mapping[str, Any]],
     did: Ending,
@@ -119,7 +118,7 @@ def ending_table(
 
 def _why(told: Told, decision: Mapping[str, Any], event: Mapping[str, Any]) -> str:
     if decision.get("action") == "leave":
-        return f"{told.accident.told}: {_worst(event.get('findings', []))}"
+        return f"{told.accident.told}: {_blamed(event)}"
     reasons = decision.get("reasons", [])
     if decision.get("action") == "remove":
         return ", ".join(reason.partition(":")[0] for reason in reasons)
@@ -128,8 +127,8 @@ def _why(told: Told, decision: Mapping[str, Any], event: Mapping[str, Any]) -> s
     return ", ".join(telling or reasons)
 
 
-def _worst(findings: Sequence[Mapping[str, Any]]) -> str:
-    """What the first finding means that is to blame for the verdict."""
-    codes = [finding["code"] for finding in findings]
-    blamed = (FINDINGS[code].meaning for code in codes if FINDINGS[code].verdict is not None)
-    return re.split("[;:]", next(blamed, "nothing was found"))[0]
+def _blamed(event: Mapping[str, Any]) -> str:
+    """What the finding means that led to the verdict, in short."""
+    codes = (finding["code"] for finding in event.get("findings", ()))
+    meanings = (FINDINGS[code].meaning for code in codes if FINDINGS[code].verdict == event["verdict"])
+    return re.split("[;:]", next(meanings, "no finding says why"))[0]
