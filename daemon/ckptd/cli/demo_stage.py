@@ -26,7 +26,7 @@ WORKERS = Path(package_file).parent / "worker"
 
 _LOOK_SECONDS = 0.05
 _COMMAND_SECONDS = 60.0
-_LINES_OF_LOG = 15
+_LINES_SHOWN = 15
 
 
 @dataclass(slots=True)
@@ -114,8 +114,8 @@ class Stage:
 
     def failed(self, name: str, what: str) -> CkptdError:
         """The error that a process did not do its part, with the end of what it said."""
-        said = (self.directory / f"{name}.log").read_text("utf-8", "replace").splitlines()[-_LINES_OF_LOG:]
-        return CkptdError("\n  ".join([f"the demo's {name} {what}; it said:", *said]))
+        said = (self.directory / f"{name}.errors").read_text("utf-8", "replace").splitlines()
+        return CkptdError("\n  ".join([f"the demo's {name} {what}; it said:", *said[-_LINES_SHOWN:]]))
 
     def end(self) -> None:
         """End whatever still runs, the daemon in its own way if it can."""
@@ -133,9 +133,12 @@ class Stage:
         return [sys.executable, "-m", "ckptd", "--config", str(self.config_file), *arguments]
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        with (self.directory / f"{name}.log").open("ab") as log:
+        with (
+            (self.directory / f"{name}.log").open("ab") as log,
+            (self.directory / f"{name}.errors").open("ab") as errors,
+        ):
             process = subprocess.Popen(  # noqa: S603 - our own programs
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=errors, start_new_session=True
             )
         self._processes.append(process)
         return process
