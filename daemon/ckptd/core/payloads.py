@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal, cast
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -107,8 +107,11 @@ def plain_value(element: ElementType, data: bytes) -> Scalar:
     """
     if element.name == "uint16":
         return float(_as_float32(np.frombuffer(data, element.numpy))[0])
+    if element.numpy.kind == "U":  # numpy itself fails on a code point that is none
+        encoding = "utf-32-be" if element.numpy.str.startswith(">") else "utf-32-le"
+        return data.decode(encoding, "surrogatepass").rstrip("\0")
     value = np.frombuffer(data, element.numpy)[0].item()
-    return cast("Scalar", value) if isinstance(value, bool | int | float | str) else None
+    return value if isinstance(value, int | float) else None
 
 
 def _as_float32(bits: Array) -> Array:

@@ -60,8 +60,8 @@ def build(target: object, state: object) -> None:
         _build_array(target, state)
     elif isinstance(target, DtypeNode) and not target.is_sealed:
         _build_dtype(target, state)
-    elif isinstance(target, Inert) and target.state is None:
-        target.state = state
+    elif isinstance(target, Inert) and not target.is_built:
+        target.is_built = True  # whatever the state is, it was walked
     else:
         raise ScanStopped("unsafe_opcode", f"BUILD changes {_name(target)}")
 
@@ -95,8 +95,6 @@ def check_size(element: ElementType, shape: tuple[int, ...], fewest: int, most: 
 
 def _reconstruct(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (Known.NDARRAY, (0,), "b"):
-            return ArrayNode()
         case (Known.NDARRAY, (0,), Payload(head=b"b")):
             return ArrayNode()
     return None
@@ -117,7 +115,7 @@ def _scalar(arguments: tuple[object, ...]) -> object:
 
 def _from_buffer(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (Payload() as payload, DtypeNode() as dtype, tuple() as shape, "C" | "F"):
+        case (Payload(is_text=False) as payload, DtypeNode() as dtype, tuple() as shape, "C" | "F"):
             array = ArrayNode()
             _fill_array(array, shape, dtype, payload)
             return array
@@ -133,16 +131,14 @@ def _dtype(arguments: tuple[object, ...]) -> object:
 
 def _encode(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (str() as text, "latin1" | "latin-1") if (
-            len(text) <= KEPT_BYTES
-        ):  # longer ones come as a payload
+        case (Payload(is_text=True) as text, "latin1" | "latin-1"):
+            return Payload(text.length, text.head, text.checked_as, text.counter)
+        case (str() as text, "latin1" | "latin-1") if len(text) <= KEPT_BYTES:
             try:
                 data = text.encode("latin-1")
             except UnicodeEncodeError:
                 raise ScanStopped("malformed", "a byte string holds characters that are no bytes") from None
             return Payload(len(data), data)
-        case (Payload(is_text=True) as text, "latin1" | "latin-1"):
-            return Payload(text.length, text.head, text.checked_as, text.counter)
     return None
 
 
@@ -192,7 +188,7 @@ _CALLS: dict[Known, Callable[[tuple[object, ...]], object]] = {
 
 def _build_array(array: ArrayNode, state: object) -> None:
     match state:
-        case (1, shape, DtypeNode() as dtype, int(), Payload() as payload):
+        case (1, shape, DtypeNode() as dtype, int(), Payload(is_text=False) as payload):
             _fill_array(array, shape, dtype, payload)
         case (1, tuple() as shape, DtypeNode() as dtype, int(), list()):
             # An array of objects. They were walked like everything else, but they are no numbers.
@@ -204,8 +200,6 @@ def _build_array(array: ArrayNode, state: object) -> None:
 
 
 def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payload) -> None:
-    if payload.is_text:
-        raise ScanStopped("malformed", "a tensor's bytes are text")
     dtype.is_sealed = True
     array.is_built = True
     array.bytes = payload.length

@@ -126,6 +126,6 @@ class ArrayNode:
 
 @dataclass(slots=True, eq=False)
 class Inert:
-    """An object of an allowed class that holds state and carries no tensor."""
+    """An object of an allowed class whose state carries neither tensors nor progress."""
 
-    state: object = None
+    is_built: bool = False

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ckptd.core.model import TensorFacts
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import checked_shape
-from ckptd.core.pickle_values import ArrayNode, Inert, Known, Mapping, Members, Payload
+from ckptd.core.pickle_values import ArrayNode, Known, Mapping, Members, Payload
 from ckptd.core.stream import ScanStopped
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ MAX_DEPTH: Final = 100  # deeper than any trainer nests, shallower than Python's
 MAX_VISITS: Final = (
     1_000_000  # a few bytes can describe 2**100 leaves, by using one list twice at every level
 )
-MAX_CHARACTERS: Final = 1 << 25  # of all key paths and texts together
+MAX_BYTES: Final = 1 << 25  # of all key paths and texts together, about
 MAX_VALUES: Final = 20_000
 MAX_VALUE_CHARACTERS: Final = 1_024  # of one text; a longer one is no metric and is left out
+
+_ENTRY_BYTES: Final = 8  # what one more entry adds to a tuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +47,8 @@ class Contents:
 def contents(tree: object) -> Contents:
     """Sort a tree of pickle or JSON values into tensors and plain values.
 
-    Byte strings, dtypes, complex numbers and long texts are neither and are left out. Of more than
-    `MAX_VALUES` values the outermost are kept: what ranks a checkpoint is not at the bottom of a history.
+    Byte strings, dtypes, generator states, complex numbers and long texts are left out. Of more
+    than `MAX_VALUES` values the outermost stay: what ranks a checkpoint is not at the bottom of a history.
 
     Raises:
         ScanStopped: `limit_exceeded` for a tree that is too deep or too large, `malformed` or `size_mismatch`
@@ -59,7 +61,7 @@ def contents(tree: object) -> Contents:
         tables = {NAME_TABLE for _ in names} | {SPLIT_TABLE for _ in splits}
         tree = Mapping([item for item in tree.items if not (isinstance(item[0], str) and item[0] in tables)])
     collected = _Collected()
-    _collect(collected, (), 0, tree, None)
+    _collect(collected, (), 0, tree)
     merged = _merge(collected.tensors, splits)
     named = [(_named(facts, names), verified) for facts, verified in merged]
     values = collected.values
@@ -77,32 +79,32 @@ class _Collected:
     tensors: list[tuple[TensorFacts, bool]] = field(default_factory=list)  # with whether it was checked
     values: list[tuple[KeyPath, Scalar]] = field(default_factory=list)
     visits: int = 0
-    characters: int = 0
+    size: int = 0
 
-    def spend(self, depth: int, characters: int) -> None:
+    def spend(self, depth: int, size: int) -> None:
         self.visits += 1
-        self.characters += characters
+        self.size += size
         if depth > MAX_DEPTH:
             raise ScanStopped(
                 "limit_exceeded", f"values nested more than {MAX_DEPTH} deep, or within themselves"
             )
-        if self.visits > MAX_VISITS or self.characters > MAX_CHARACTERS:
+        if self.visits > MAX_VISITS or self.size > MAX_BYTES:
             raise ScanStopped(
-                "limit_exceeded", f"a tree of more than {MAX_VISITS} values, or with endless names"
+                "limit_exceeded", f"a tree of more than {MAX_VISITS} values, or with endless key paths"
             )
 
 
-def _collect(collected: _Collected, key: KeyPath, length: int, node: object, parameter: str | None) -> None:
-    """Visit one node; `length` is how many characters its key path has."""
-    collected.spend(len(key), length)
+def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> None:
+    """Visit one node; `size` is about how many bytes its key path takes."""
+    collected.spend(len(key), size)
     if node is None or isinstance(node, bool | int | float):
         collected.values.append((key, node))
     elif isinstance(node, str):
         if len(node) <= MAX_VALUE_CHARACTERS:
-            collected.characters += len(node)
+            collected.size += len(node)
             collected.values.append((key, _printable(node)))
     elif isinstance(node, ArrayNode):
-        _collect_tensor(collected, key, node, parameter)
+        _collect_tensor(collected, key, node, None)
     elif (
         isinstance(node, tuple)
         and len(node) == 2
@@ -111,15 +113,12 @@ def _collect(collected: _Collected, key: KeyPath, length: int, node: object, par
     ):
         # paddle.load makes a tensor of every such pair.
         _collect_tensor(collected, key, node[1], _printable(node[0]))
-    elif isinstance(node, Inert):
-        _collect(collected, (*key, "state"), length, node.state, None)
     elif isinstance(node, Known):
         raise ScanStopped("malformed", f"{node.value} stands where a value should")
     else:
         for name, child in _children(node):
-            _collect(
-                collected, (*key, name), length + (len(name) if isinstance(name, str) else 1), child, None
-            )
+            grown = size + _ENTRY_BYTES + (len(name) if isinstance(name, str) else 0)
+            _collect(collected, (*key, name), grown, child)
 
 
 def _children(node: object) -> Iterator[tuple[str | int, object]]:
@@ -127,7 +126,8 @@ def _children(node: object) -> Iterator[tuple[str | int, object]]:
         for key, child in node.items:
             yield _component(key), child
     elif isinstance(node, dict):  # of JSON
-        yield from node.items()
+        for key, child in node.items():
+            yield _printable(key), child
     elif isinstance(node, Members):
         yield from enumerate(node.items)
     elif isinstance(node, list | tuple):

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     Beside = Callable[[Callable[[], None]], Callable[[], None]]
     """Takes a job that may run beside the caller, and returns how to wait for it. Jobs run in their order."""
 
-# Measured (benchmarks/scan.py): shorter windows lose their time to handing them over, longer ones gain nothing,
-# and with two of them the reader waits for the checker at the end of every tensor.
+# Measured with benchmarks/scan.py: shorter windows lose their time to being handed over, longer ones gain
+# nothing, and with two of them the reader waits for the checker at the end of every tensor.
 WINDOW_BYTES: Final = 2 << 20
 WINDOWS: Final = 3
 
@@ -52,13 +52,19 @@ def _nothing() -> None:
 
 
 class _Window:
-    """A buffer, and how to wait until no job looks into it any more."""
+    """A buffer, and the jobs that look into it."""
 
-    __slots__ = ("view", "wait")
+    __slots__ = ("jobs", "view")
 
     def __init__(self, capacity: int) -> None:
         self.view = memoryview(bytearray(capacity))
-        self.wait: Callable[[], None] = _nothing
+        self.jobs: list[Callable[[], None]] = []  # each waits for one, and raises what that one raised
+
+    def settle(self) -> None:
+        """Wait until no job looks into the buffer any more."""
+        for wait in self.jobs:
+            wait()
+        self.jobs.clear()
 
 
 class ByteStream:
@@ -73,9 +79,9 @@ class ByteStream:
         "_capacity",
         "_end",
         "_hash",
+        "_others",
         "_position",
         "_readinto",
-        "_others",
         "_unread",
         "_view",
         "_window",
@@ -205,9 +211,8 @@ class ByteStream:
 
     def settle(self) -> None:
         """Wait until everything taken so far was looked at."""
-        self._window.wait()
-        for window in self._others:
-            window.wait()
+        for window in (*self._others, self._window):
+            window.settle()
 
     def digest(self) -> str | None:
         """The xxh3-128 of the whole file, or None while there are bytes that were not read."""
@@ -221,13 +226,12 @@ class ByteStream:
         look(block)
 
     def _hand_over(self, job: Callable[[], None]) -> None:
-        # Jobs run in their order, so who waits for a window's last one waits for all of them.
-        self._window.wait = self._beside(job)
+        self._window.jobs.append(self._beside(job))
 
     def _turn(self) -> None:
         """Go on in another window, with the bytes that were not taken yet at its front."""
         window = _Window(self._capacity) if len(self._others) < WINDOWS - 1 else self._others.popleft()
-        window.wait()
+        window.settle()
         kept = self._end - self._position
         window.view[:kept] = self._view[self._position : self._end]
         self._others.append(self._window)
@@ -245,11 +249,8 @@ class ByteStream:
 
     def _read(self, limit: int) -> None:
         """Read at least one byte, and up to `limit` bytes that are then in the window."""
-        got = (
-            self._readinto(self._view[self._end : min(limit, self._end + self._unread)])
-            if self._unread
-            else 0
-        )
+        room = self._view[self._end : min(limit, self._end + self._unread)]
+        got = self._readinto(room) if room else 0
         if not got:
             raise ScanStopped(
                 "truncated",

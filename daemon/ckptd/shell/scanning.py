@@ -30,13 +30,14 @@ _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # O_NONBLOCK: opening a FIFO must not wait for a writer. O_NOCTTY: a terminal must not become ours.
 _FILE: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
+_KINDS: Final = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO"}
 _CODES: Final = {
     errno.ENOENT: "missing_file",
     errno.ENOTDIR: "missing_file",  # a directory on the way became a file
     errno.EACCES: "permission_denied",
     errno.EPERM: "permission_denied",
     errno.ELOOP: "symbolic_link",
-    errno.ENXIO: "not_a_regular_file",  # a socket
+    errno.ENXIO: "not_a_regular_file",  # a socket, or a device without its driver
 }
 
 
@@ -73,7 +74,9 @@ def scan_file(
             descriptor = _open(root, parts, opened)
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
-                return _unread(path, "not_a_regular_file", f"file type {stat.S_IFMT(before.st_mode):#o}")
+                return _unread(
+                    path, "not_a_regular_file", _KINDS.get(stat.S_IFMT(before.st_mode), "a device")
+                )
             if expected is not None and _identity(before) != expected[1:]:
                 return _unread(
                     path, "changed_while_reading", "not the file that was chosen for the scan any more"

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import math
+import pickle
+from pickle import BINGET, BINPUT
+
+import numpy as np
+import pytest
+
+from ckptd.core import state_dicts
+from pickling import array, codes, dtype, mapping, pickled, raw_bytes, scan_bytes
+
+
+def named(found):
+    """What is known of each tensor, by its key path."""
+    return {tensor.key: (tensor.shape, tensor.dtype, tensor.parameter) for tensor in found.tensors}
+
+
+def test_name_table_gives_tensors_their_parameter_and_is_no_value():
+    """Paddle's internal names come from the table beside the tensors, which itself is none of the values."""
+    tree = {
+        "fc.weight": np.zeros((2, 3), "f4"),
+        "fc.bias": np.zeros(3, "f4"),
+        "step": 3,
+        "StructuredToParameterName@@": {"fc.weight": "linear_0.w_0", 1: 2},
+    }
+    found = scan_bytes(pickle.dumps(tree))
+
+    assert found.findings == ()
+    assert named(found) == {
+        ("fc.weight",): ((2, 3), "float32", "linear_0.w_0"),
+        ("fc.bias",): ((3,), "float32", None),
+    }
+    assert ((("step",), 3),) == found.values
+
+
+def test_pair_of_name_and_array_is_a_tensor_with_that_parameter():
+    """paddle.save writes tensors within nested data as pairs; their path is the pair's own."""
+    tree = {"model": {"w": ("linear_0.w_0", np.zeros(2, "f4"))}, "list": [("moment", np.zeros(3, "f4"))]}
+    found = scan_bytes(pickle.dumps(tree))
+
+    assert named(found) == {
+        ("model", "w"): ((2,), "float32", "linear_0.w_0"),
+        ("list", 0): ((3,), "float32", "moment"),
+    }
+    assert found.values == ()
+
+
+def test_pair_of_array_and_name_is_two_things():
+    """Only a name before an array makes a pair."""
+    found = scan_bytes(pickle.dumps([(np.zeros(2, "f4"), "w"), ("a", 1)]))
+
+    assert [(0, 0)] == [tensor.key for tensor in found.tensors]
+    assert (((0, 1), "w"), ((1, 0), "a"), ((1, 1), 1)) == found.values
+
+
+def test_tensor_at_the_root_has_an_empty_path():
+    """A file may hold one tensor and nothing around it."""
+    assert named(scan_bytes(pickle.dumps(np.zeros((1, 2), "i8")))) == {(): ((1, 2), "int64", None)}
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.array([65536.0], "f4"), 65536.0),
+        (np.array(0.25), 0.25),
+        (np.array([[7]]), 7),
+        (np.array([True]), True),
+        (np.array([0x3F80], "u2"), 1.0),
+        (np.array(math.inf), math.inf),
+    ],
+)
+def test_tensor_of_one_element_is_a_value_too(value, expected):
+    """A loss scale or a metric that was saved as a tensor can be read like any other number."""
+    found = scan_bytes(pickle.dumps({"x": value}))
+
+    assert ((("x",), expected),) == found.values
+    assert value.shape == found.tensors[0].shape
+
+
+def test_complex_tensor_of_one_element_is_no_value():
+    """Complex numbers do not rank."""
+    assert scan_bytes(pickle.dumps({"x": np.array(1j)})).values == ()
+
+
+def split_checkpoint(shape, slices, info=None):
+    """What protocols 2 and 3 make of a large tensor."""
+    whole = {"w@@.0": np.zeros(4, "f4"), "w@@.1": np.array([1, math.nan], "f4")}
+    info = {"w": {"OriginShape": shape, "slices": slices}} if info is None else info
+    table = {"w": "linear_0.w_0"}
+    return pickle.dumps(
+        {"b": np.zeros(1), **whole, "StructuredToParameterName@@": table, "UnpackBigParamInfor@@": info}, 2
+    )
+
+
+def test_slices_of_a_large_tensor_are_merged():
+    """The slices become the tensor that they were, with its name, its bytes and all its NaN."""
+    found = scan_bytes(split_checkpoint((2, 3), ["w@@.0", "w@@.1"]))
+
+    assert codes(found) == ["nonfinite_values"]
+    assert named(found) == {("b",): ((1,), "float64", None), ("w",): ((2, 3), "float32", "linear_0.w_0")}
+    assert [(8, 0), (24, 1)] == [(tensor.bytes, tensor.nonfinite) for tensor in found.tensors]
+    assert ((("b",), 0.0),) == found.values
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [
+        ("size_mismatch", ((2, 4), ["w@@.0", "w@@.1"])),
+        ("malformed", ((2, 3), ["w@@.0", "w@@.2"])),
+        ("malformed", ((2, 3), ["w@@.0", "b"])),
+        ("malformed", ((2, 3), ["w@@.0", "w@@.0"])),
+        ("malformed", ((2, 3), [])),
+        ("malformed", ((2, 3), None)),
+        ("malformed", ([2, 3], ["w@@.0", "w@@.1"])),
+        ("malformed", (None, None, {"w": 1})),
+    ],
+)
+def test_slices_that_do_not_make_the_tensor_are_wrong(code, arguments):
+    """A slice that is missing, foreign or too short is found before paddle.load trips over it."""
+    assert codes(scan_bytes(split_checkpoint(*arguments))) == [code]
+
+
+@pytest.mark.parametrize("tables", [{"StructuredToParameterName@@": 3}, {"UnpackBigParamInfor@@": "x"}])
+def test_something_else_under_a_tables_name_is_a_value(tables):
+    """What is no table is shown like any other value."""
+    assert tuple(((key,), value) for key, value in tables.items()) == scan_bytes(pickle.dumps(tables)).values
+
+
+def test_tables_without_entries_are_no_values():
+    """An optimizer without state is saved with an empty table."""
+    found = scan_bytes(pickle.dumps({"StructuredToParameterName@@": {}, "UnpackBigParamInfor@@": {}}))
+
+    assert (found.findings, found.tensors, found.values) == ((), (), ())
+
+
+def test_keys_of_any_type_become_text_or_number():
+    """A key path holds texts and integers only, whatever the dict's keys were."""
+    tree = {1: 0, True + 1: 0, None: 0, 1.5: 0, (1, "a", None): 0, b"k": 0, "\ud800": 0, "é": 0}
+    found = scan_bytes(pickle.dumps(tree))
+
+    assert [1, 2, "None", "1.5", "(1, 'a', 'None')", "b'k'", "\\ud800", "é"] == [
+        key[0] for key, _ in found.values
+    ]
+    assert scan_bytes(pickle.dumps({True: 0})).values == ((("True",), 0),)
+
+
+def test_of_too_many_values_the_outermost_are_kept(monkeypatch):
+    """A long history does not push out the metric, and the file is not wrong for having one."""
+    monkeypatch.setattr(state_dicts, "MAX_VALUES", 3)
+    found = scan_bytes(pickle.dumps({"history": [1.0] * 10, "metric": 0.5, "epoch": 3}))
+
+    assert found.findings == ()
+    assert ((("metric",), 0.5), (("epoch",), 3), (("history", 0), 1.0)) == found.values
+
+
+def test_text_that_is_too_long_for_a_value_is_left_out():
+    """A whole configuration kept as text is no metric."""
+    found = scan_bytes(pickle.dumps({"config": "x" * 2000, "epoch": 3}))
+
+    assert ((("epoch",), 3),) == found.values
+
+
+def test_key_paths_without_end_are_beyond_the_limits():
+    """Long keys over many leaves would be copied into every path."""
+    tree = {"k" * 100_000: [None] * 1000}
+
+    assert codes(scan_bytes(pickle.dumps(tree))) == ["limit_exceeded"]
+
+
+def test_one_array_at_two_places_is_two_tensors():
+    """Weights that are tied are listed wherever they are used."""
+    shared = array((2,), dtype("f4"), raw_bytes(bytes(8))) + BINPUT + b"\x09"
+    found = scan_bytes(pickled(mapping(a=shared, b=BINGET + b"\x09")))
+
+    assert [("a",), ("b",)] == [tensor.key for tensor in found.tensors]
