@@ -58,7 +58,7 @@ def test_demo_ends_as_it_must(tmp_path):
     assert set() == processes_about(directory)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_when_interrupted_leaves_nothing(tmp_path, number):
     """An interrupt ends the demo with 130, and all of its processes and files go with it."""
     with subprocess.Popen(

@@ -46,7 +46,9 @@ def run(options: argparse.Namespace) -> int:
             f"the demo trains with Paddle, which {sys.executable} does not have;"
             " install it with: pip install 'ckptd[paddle]'"
         )
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what is started ends with this process
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, signal.default_int_handler)  # what is started ends with this process
     console = output.console()
     with _workshop(options.directory) as directory:
         with narration(console) as narrator, stage_in(Path(directory), narrator) as stage:
