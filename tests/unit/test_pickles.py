@@ -505,6 +505,14 @@ def test_generator_state_is_inert():
     assert (found.tensors, found.values) == ((), ())
 
 
+def test_plain_tuple_that_begins_like_an_arrays_state_is_plain():
+    """Bytes after four values are a tensor's only if the values are an array's state."""
+    found = scan_bytes(pickle.dumps((1, 2, 3, 4, b"x" * 100)))
+
+    assert found.findings == ()
+    assert [1, 2, 3, 4] == [value for _, value in found.values]
+
+
 def test_tuple_that_holds_itself_is_beyond_the_limits():
     """The pickler writes such a tuple by way of POP; there is no end to its leaves."""
     own = ([],)
@@ -580,6 +588,7 @@ def test_bytes_that_arrive_as_text_are_no_tensor():
     ("limit", "data"),
     [
         ("MAX_MEMO", pickled(NONE + (pickle.MEMOIZE) * 11, protocol=4)),
+        ("MAX_MEMO", pickled(NONE + b"".join(pickle.BINPUT + bytes([index]) for index in range(11)))),
         ("MAX_CONTAINERS", pickled(EMPTY_LIST * 11 + APPEND * 10)),
         ("MAX_CONTAINERS", pickled(EMPTY_LIST, MARK, (MARK + pickle.FROZENSET) * 11, APPENDS, protocol=4)),
     ],

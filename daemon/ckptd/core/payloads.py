@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -44,11 +45,7 @@ class ElementType:
 
     name: str  # numpy name
     numpy: np.dtype[Any]
-
-    @property
-    def itemsize(self) -> int:
-        """Bytes per element."""
-        return self.numpy.itemsize
+    itemsize: int  # bytes
 
     @property
     def may_be_nonfinite(self) -> bool:
@@ -56,16 +53,17 @@ class ElementType:
         return self.name in _COUNTERS
 
 
+@lru_cache(maxsize=256)  # asked for every tensor, for the same few types
 def element_type(code: str, byte_order: str) -> ElementType | None:
     """The element type of a numpy type code such as `f4`, or None for one that cannot be checked."""
     order = _BYTE_ORDERS.get(byte_order)
     if order is None:
         return None
     if code in _NAMES:
-        return ElementType(_NAMES[code], np.dtype(code).newbyteorder(order))
+        return ElementType(_NAMES[code], np.dtype(code).newbyteorder(order), np.dtype(code).itemsize)
     if match := _TEXT_CODE.fullmatch(code):
         kind = "str" if match[1] == "U" else "bytes"
-        return ElementType(f"{kind}{match[2]}", np.dtype(code).newbyteorder(order))
+        return ElementType(f"{kind}{match[2]}", np.dtype(code).newbyteorder(order), np.dtype(code).itemsize)
     return None
 
 
@@ -92,6 +90,9 @@ class NonfiniteCounter:
         """Count in the next block."""
         element = self._element
         if element is None:
+            return
+        if not self._rest and not len(block) % element.itemsize:
+            self.count += count_nonfinite(element, block)
             return
         data: memoryview | bytes = self._rest + bytes(block) if self._rest else block
         whole = len(data) - len(data) % element.itemsize

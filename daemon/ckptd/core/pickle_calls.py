@@ -72,14 +72,14 @@ def checked_shape(shape: object) -> tuple[int, ...]:
     Raises:
         ScanStopped: They are none.
     """
-    # bool is an int, and numpy takes it for one; no writer puts it into a shape.
-    if (
-        not isinstance(shape, tuple)
-        or len(shape) > MAX_DIMENSIONS
-        or not all(type(size) is int and 0 <= size < 1 << 63 for size in shape)
-    ):
-        raise ScanStopped("malformed", "a tensor's shape is no tuple of sizes")
-    return shape
+    if isinstance(shape, tuple) and len(shape) <= MAX_DIMENSIONS:
+        for size in shape:
+            # bool is an int, and numpy takes it for one; no writer puts it into a shape.
+            if type(size) is not int or not 0 <= size < 1 << 63:
+                break
+        else:
+            return shape
+    raise ScanStopped("malformed", "a tensor's shape is no tuple of sizes")
 
 
 def check_size(element: ElementType, shape: tuple[int, ...], fewest: int, most: int) -> None:

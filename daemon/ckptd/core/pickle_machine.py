@@ -48,14 +48,26 @@ class Machine:
             raise ScanStopped("limit_exceeded", f"more than {MAX_CONTAINERS} lists, dicts and sets")
         self.stack.append(container)
 
+    def memoize(self) -> None:
+        """Put the top of the stack into the memo's next entry."""
+        memo = self.memo
+        index = len(memo)
+        if index >= MAX_MEMO:
+            raise self._too_much_memo()
+        memo[index] = self.stack[-1]
+
     def remember(self, index: int) -> None:
         """Put the top of the stack into the memo."""
         if len(self.memo) >= MAX_MEMO:
-            raise ScanStopped("limit_exceeded", f"more than {MAX_MEMO} memo entries")
+            raise self._too_much_memo()
         self.memo[index] = self.stack[-1]
 
     def recall(self, index: int) -> None:
         """Push what the memo holds."""
-        if index not in self.memo:
-            raise ScanStopped("malformed", f"memo entry {index} is used before it is set")
-        self.stack.append(self.memo[index])
+        try:
+            self.stack.append(self.memo[index])
+        except KeyError:
+            raise ScanStopped("malformed", f"memo entry {index} is used before it is set") from None
+
+    def _too_much_memo(self) -> ScanStopped:
+        return ScanStopped("limit_exceeded", f"more than {MAX_MEMO} memo entries")

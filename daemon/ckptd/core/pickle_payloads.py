@@ -32,9 +32,9 @@ def text(width: int) -> Callable[[Machine], None]:
         if length > KEPT_BYTES and stack and stack[-1] is Known.ENCODE:
             stack.append(_encoded_payload(machine, length))
             return
-        stream.require(length, "a string")
         machine.text_bytes += length
         if length > MAX_TEXT_BYTES or machine.text_bytes > MAX_ALL_TEXT_BYTES:
+            stream.require(length, "a string")
             raise ScanStopped(
                 "limit_exceeded", f"a string of {length} bytes, {machine.text_bytes} in all so far"
             )
@@ -69,19 +69,18 @@ def _announced(stack: list[object], depth: int, fewest: int, most: int) -> Eleme
     Raises:
         ScanStopped: The announced tensor does not have between `fewest` and `most` bytes.
     """
-    if len(stack) != depth:
+    if len(stack) != depth or stack[0] != 1:
         return None
-    match stack:
-        case [1, shape, DtypeNode() as dtype, int(), *_]:
-            element = dtype.element()
-            if element is not None:
-                check_size(element, checked_shape(shape), fewest, most)
-            return element
-    return None
+    _, shape, dtype, fortran = stack[:4]
+    if not isinstance(dtype, DtypeNode) or not isinstance(fortran, int):
+        return None
+    element = dtype.element()
+    if element is not None:
+        check_size(element, checked_shape(shape), fewest, most)
+    return element
 
 
 def _payload(stream: ByteStream, length: int, element: ElementType | None) -> Payload:
-    stream.require(length, "a byte string")
     if length <= KEPT_BYTES:
         return Payload(length, stream.take(length))
     counter = NonfiniteCounter(element)

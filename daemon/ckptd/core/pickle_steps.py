@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import build, call, create
-from ckptd.core.pickle_machine import MAX_INTEGER_BYTES, MAX_KEY_ITEMS, MAX_MARKS, MAX_NAME_BYTES
+from ckptd.core.pickle_machine import MAX_INTEGER_BYTES, MAX_KEY_ITEMS, MAX_MARKS, MAX_NAME_BYTES, Machine
 from ckptd.core.pickle_payloads import byte_array, byte_string, text
 from ckptd.core.pickle_values import KNOWN_GLOBALS, Known, Mapping, Members, Payload
 from ckptd.core.stream import ScanStopped
@@ -16,7 +16,6 @@ from ckptd.core.stream import ScanStopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ckptd.core.pickle_machine import Machine
     from ckptd.core.stream import ByteStream
 
 _FLOAT: Final = struct.Struct(">d")
@@ -33,11 +32,12 @@ def _constant(value: object) -> Callable[[Machine], None]:
     return push
 
 
-def _unsigned(width: int) -> Callable[[Machine], None]:
-    def push(machine: Machine) -> None:
-        machine.stack.append(machine.stream.unsigned(width))
+def _binint1(machine: Machine) -> None:
+    machine.stack.append(machine.stream.byte())
 
-    return push
+
+def _binint2(machine: Machine) -> None:
+    machine.stack.append(machine.stream.unsigned(2))
 
 
 def _binint(machine: Machine) -> None:
@@ -82,14 +82,22 @@ def _tuple(machine: Machine) -> None:
     machine.stack.append(tuple(items))
 
 
-def _short_tuple(size: int) -> Callable[[Machine], None]:
-    def push(machine: Machine) -> None:
-        stack = machine.stack
-        if len(stack) < size:
-            raise IndexError
-        stack[-size:] = [tuple(stack[-size:])]
+def _tuple1(machine: Machine) -> None:
+    stack = machine.stack
+    stack[-1] = (stack[-1],)
 
-    return push
+
+def _tuple2(machine: Machine) -> None:
+    stack = machine.stack
+    last = stack.pop()
+    stack[-1] = (stack[-1], last)
+
+
+def _tuple3(machine: Machine) -> None:
+    stack = machine.stack
+    last = stack.pop()
+    middle = stack.pop()
+    stack[-1] = (stack[-1], middle, last)
 
 
 def _empty(kind: Callable[[], object]) -> Callable[[Machine], None]:
@@ -159,10 +167,6 @@ def _is_key(key: object) -> bool:
 # Memo, names and calls
 
 
-def _memoize(machine: Machine) -> None:
-    machine.remember(len(machine.memo))
-
-
 def _put(width: int) -> Callable[[Machine], None]:
     def remember(machine: Machine) -> None:
         machine.remember(machine.stream.unsigned(width))
@@ -170,11 +174,12 @@ def _put(width: int) -> Callable[[Machine], None]:
     return remember
 
 
-def _get(width: int) -> Callable[[Machine], None]:
-    def recall(machine: Machine) -> None:
-        machine.recall(machine.stream.unsigned(width))
+def _binget(machine: Machine) -> None:
+    machine.recall(machine.stream.byte())
 
-    return recall
+
+def _long_binget(machine: Machine) -> None:
+    machine.recall(machine.stream.unsigned(4))
 
 
 def _frame(machine: Machine) -> None:
@@ -227,14 +232,14 @@ def _build(machine: Machine) -> None:
     build(machine.stack[-1], state)
 
 
-_BY_OPCODE: Final[dict[bytes, Callable[[Machine], None]]] = {
+STEPS: Final[dict[bytes, Callable[[Machine], None]]] = {
     pickle.NONE: _constant(None),
     pickle.NEWTRUE: _constant(True),  # noqa: FBT003 - the value that is pushed
     pickle.NEWFALSE: _constant(False),  # noqa: FBT003
     pickle.EMPTY_TUPLE: _constant(()),
     pickle.BININT: _binint,
-    pickle.BININT1: _unsigned(1),
-    pickle.BININT2: _unsigned(2),
+    pickle.BININT1: _binint1,
+    pickle.BININT2: _binint2,
     pickle.LONG1: _long(1),
     pickle.LONG4: _long(4),
     pickle.BINFLOAT: _binfloat,
@@ -249,9 +254,9 @@ _BY_OPCODE: Final[dict[bytes, Callable[[Machine], None]]] = {
     pickle.POP: _pop,
     pickle.POP_MARK: _pop_mark,
     pickle.TUPLE: _tuple,
-    pickle.TUPLE1: _short_tuple(1),
-    pickle.TUPLE2: _short_tuple(2),
-    pickle.TUPLE3: _short_tuple(3),
+    pickle.TUPLE1: _tuple1,
+    pickle.TUPLE2: _tuple2,
+    pickle.TUPLE3: _tuple3,
     pickle.EMPTY_LIST: _empty(list),
     pickle.APPEND: _append,
     pickle.APPENDS: _appends,
@@ -261,11 +266,11 @@ _BY_OPCODE: Final[dict[bytes, Callable[[Machine], None]]] = {
     pickle.EMPTY_DICT: _empty(Mapping),
     pickle.SETITEM: _setitem,
     pickle.SETITEMS: _setitems,
-    pickle.MEMOIZE: _memoize,
+    pickle.MEMOIZE: Machine.memoize,
     pickle.BINPUT: _put(1),
     pickle.LONG_BINPUT: _put(4),
-    pickle.BINGET: _get(1),
-    pickle.LONG_BINGET: _get(4),
+    pickle.BINGET: _binget,
+    pickle.LONG_BINGET: _long_binget,
     pickle.FRAME: _frame,
     pickle.GLOBAL: _global,
     pickle.STACK_GLOBAL: _stack_global,
@@ -273,5 +278,4 @@ _BY_OPCODE: Final[dict[bytes, Callable[[Machine], None]]] = {
     pickle.NEWOBJ: _newobj,
     pickle.BUILD: _build,
 }
-STEPS: Final = tuple(_BY_OPCODE.get(bytes([code])) for code in range(256))
-"""By opcode; None for one that is not emulated."""
+"""By opcode, for all that are emulated."""

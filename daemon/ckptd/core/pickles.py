@@ -7,6 +7,7 @@ of 5 that numpy writes. What a checkpoint never needs is not emulated: it ends t
 from __future__ import annotations
 
 import pickle
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.pickle_machine import MAX_OPCODES, Machine
@@ -14,9 +15,13 @@ from ckptd.core.pickle_steps import STEPS
 from ckptd.core.stream import ScanStopped
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ckptd.core.stream import ByteStream
 
 PROTOCOLS: Final = range(2, 6)
+
+_STOP: Final = pickle.STOP[0]
 
 
 def walk(stream: ByteStream) -> object:
@@ -29,38 +34,21 @@ def walk(stream: ByteStream) -> object:
     """
     stream.take(2)  # PROTO and its version, which made the file a pickle
     machine = Machine(stream)
+    opcodes = iter(stream.byte, _STOP)
     try:
-        for _ in range(MAX_OPCODES):
-            opcode = stream.byte()
-            if opcode == pickle.STOP[0]:
-                stream.settle()
-                return _result(machine)
-            step = STEPS[opcode]
-            if step is None:
-                raise _refusal(opcode, stream.offset - 1)
+        for opcode in islice(opcodes, MAX_OPCODES):
+            step = _STEPS[opcode]
             step(machine)
     except IndexError:  # every pop that finds nothing: of a stack, or of a mark
         raise ScanStopped(
             "malformed", f"the opcode before byte {stream.offset} takes what is not there"
         ) from None
-    raise ScanStopped("limit_exceeded", f"more than {MAX_OPCODES} opcodes")
-
-
-def _result(machine: Machine) -> object:
+    if next(opcodes, None) is not None:
+        raise ScanStopped("limit_exceeded", f"more than {MAX_OPCODES} opcodes")
+    stream.settle()
     if machine.below or len(machine.stack) != 1:
         raise ScanStopped("malformed", "the pickle ends with values left over")
     return machine.stack[0]
-
-
-def _refusal(opcode: int, offset: int) -> ScanStopped:
-    code = bytes([opcode])
-    if code in _UNSAFE:
-        return ScanStopped("unsafe_opcode", f"{_UNSAFE[code]} at byte {offset}")
-    if code in _FOREIGN:
-        return ScanStopped(
-            "unknown_container", f"pickle opcode {code!r} at byte {offset}, which Paddle never writes"
-        )
-    return ScanStopped("malformed", f"byte {offset} is {opcode:#04x}, which is no opcode")
 
 
 # They call code, name an object outside of the file, or take a buffer that is not in it.
@@ -94,3 +82,23 @@ _FOREIGN: Final = frozenset(
         pickle.DUP,
     )
 )
+
+
+def _refuse(opcode: int) -> Callable[[Machine], None]:
+    """The step of an opcode that is not emulated."""
+    code = bytes([opcode])
+
+    def refuse(machine: Machine) -> None:
+        offset = machine.stream.offset - 1
+        if code in _UNSAFE:
+            raise ScanStopped("unsafe_opcode", f"{_UNSAFE[code]} at byte {offset}")
+        if code in _FOREIGN:
+            raise ScanStopped(
+                "unknown_container", f"pickle opcode {code!r} at byte {offset}, which Paddle never writes"
+            )
+        raise ScanStopped("malformed", f"byte {offset} is {opcode:#04x}, which is no opcode")
+
+    return refuse
+
+
+_STEPS: Final = tuple(STEPS.get(bytes([opcode])) or _refuse(opcode) for opcode in range(256))

@@ -7,7 +7,7 @@ Format: `_build_saved_state_dict` and `_pickle_save` of `paddle/framework/io.py`
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.model import TensorFacts
@@ -60,22 +60,22 @@ def contents(tree: object) -> Contents:
         names, splits = _name_table(tree), _split_table(tree)
         tables = {NAME_TABLE for _ in names} | {SPLIT_TABLE for _ in splits}
         tree = Mapping([item for item in tree.items if not (isinstance(item[0], str) and item[0] in tables)])
-    collected = _Collected()
+    collected = _Collected(names)
     _collect(collected, (), 0, tree)
-    merged = _merge(collected.tensors, splits)
-    named = [(_named(facts, names), verified) for facts, verified in merged]
+    tensors = _merge(collected.tensors, splits, names)
     values = collected.values
     if len(values) > MAX_VALUES:
         values = sorted(values, key=lambda item: len(item[0]))[:MAX_VALUES]
     return Contents(
-        tuple(facts for facts, _ in named),
+        tuple(facts for facts, _ in tensors),
         tuple(values),
-        tuple(facts for facts, verified in named if not verified),
+        tuple(facts for facts, verified in tensors if not verified),
     )
 
 
 @dataclass(slots=True)
 class _Collected:
+    names: dict[str, str]
     tensors: list[tuple[TensorFacts, bool]] = field(default_factory=list)  # with whether it was checked
     values: list[tuple[KeyPath, Scalar]] = field(default_factory=list)
     visits: int = 0
@@ -137,6 +137,8 @@ def _children(node: object) -> Iterator[tuple[str | int, object]]:
 def _collect_tensor(collected: _Collected, key: KeyPath, array: ArrayNode, parameter: str | None) -> None:
     if not array.is_built:
         raise ScanStopped("malformed", "a tensor without shape and bytes")
+    if parameter is None and len(key) == 1:
+        parameter = collected.names.get(str(key[0]))
     facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter)
     collected.tensors.append((facts, array.is_verified))
     if array.value is not None:  # a tensor-valued metric, a GradScaler's scale
@@ -176,12 +178,6 @@ def _name_table(tree: Mapping) -> dict[str, str]:
     }
 
 
-def _named(facts: TensorFacts, names: dict[str, str]) -> TensorFacts:
-    if facts.parameter is None and len(facts.key) == 1 and isinstance(facts.key[0], str):
-        return replace(facts, parameter=names.get(facts.key[0]))
-    return facts
-
-
 @dataclass(frozen=True, slots=True)
 class _Split:
     """One large tensor that protocols 2 and 3 keep in slices."""
@@ -207,7 +203,7 @@ def _split(entry: object) -> _Split:
 
 
 def _merge(
-    tensors: list[tuple[TensorFacts, bool]], splits: dict[str, _Split]
+    tensors: list[tuple[TensorFacts, bool]], splits: dict[str, _Split], names: dict[str, str]
 ) -> list[tuple[TensorFacts, bool]]:
     """Put the slices of split tensors together again, as `paddle.load` does."""
     if not splits:
@@ -232,6 +228,7 @@ def _merge(
             present[0][0].dtype,
             sum(facts.bytes for facts, _ in present),
             sum(facts.nonfinite for facts, _ in present),
+            names.get(name),
         )
         by_key[whole.key] = (whole, all(verified for _, verified in present))
     return list(by_key.values())
