@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     )
 
 _START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
-_NOT_READ = frozenset({Role.EXTRA, Role.MARKER, Role.PROGRAM, Role.OPAQUE})
 _CODE_WHEN_NOT_SEEN_AGAIN = {Role.SCALER: "missing_scaler", Role.META: "missing_role"}
 
 
@@ -113,7 +112,7 @@ def scans_of(checkpoint: CheckpointSet, scans: Mapping[Fingerprint, FileScan]) -
 
 def is_read(member: Member) -> bool:
     """Whether a verdict needs this member's content."""
-    return member.role not in _NOT_READ
+    return member.role not in verdict.NOT_READ
 
 
 def saved_at(checkpoint: CheckpointSet) -> datetime:

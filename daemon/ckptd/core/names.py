@@ -1,8 +1,8 @@
 r"""Names as people, JSON and logs may see them.
 
 A file name is any bytes but `/` and NUL. `shown` maps it to printable text that cannot forge a log line, and
-`from_shown` maps it back: a backslash is doubled, control characters become `\xNN` or `\uNNNN`, and a byte that
-is no UTF-8 becomes `\dNN`.
+`from_shown` maps it back: a backslash is doubled, control characters become `\xNN` or `\uNNNN`, and bytes
+that are no UTF-8 become `\dNN`.
 """
 
 from __future__ import annotations

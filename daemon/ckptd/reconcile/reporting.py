@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 from ckptd.core.events import event_for
 from ckptd.core.model import Action, Role
+from ckptd.core.records import fingerprints_digest
 
 if TYPE_CHECKING:
     from ckptd.core.assessment import Assessment
-    from ckptd.core.model import CheckpointSet, Judgement, Metric, SetKey
+    from ckptd.core.model import CheckpointSet, Judgement, Plan, SetKey, Verdict
     from ckptd.reconcile.assessor import Assessor, Moment
     from ckptd.shell.ledger import Ledger
     from ckptd.shell.logs import Log
@@ -24,7 +25,9 @@ class Reporter:
     ledger: Ledger
     log: Log
     _told: dict[SetKey, tuple[CheckpointSet, Judgement]] = field(default_factory=dict)
-    _best: dict[str, tuple[SetKey, Metric] | None] = field(default_factory=dict)
+    _recorded: dict[str, dict[SetKey, tuple[Verdict, str]]] = field(default_factory=dict)
+    _best: dict[str, SetKey | None] = field(default_factory=dict)
+    _plans: dict[str, Plan] = field(default_factory=dict)
 
     @property
     def _root(self) -> str:
@@ -41,6 +44,8 @@ class Reporter:
     def forget(self, run: str) -> None:
         """Forget a run that is gone."""
         self._best.pop(run, None)
+        self._plans.pop(run, None)
+        self._recorded.pop(run, None)
         for key in [key for key in self._told if key.run == run]:
             del self._told[key]
 
@@ -49,14 +54,25 @@ class Reporter:
         new = [pair for pair in final if self._told.get(pair[0].key) != pair]
         if not new:
             return 0
-        if not any(key.run == run for key in self._told) and not self.ledger.last_judgements(self._root, run):
-            self.log.emit("run.started", root=self._root, run=run)
-        changed = self.ledger.record_judgements(self._root, new, moment.now)
+        if run not in self._recorded:
+            self._recorded[run] = {
+                key: (last.judgement.verdict, last.fingerprints)
+                for key, last in self.ledger.last_judgements(self._root, run).items()
+            }
+            if not self._recorded[run]:
+                self.log.emit("run.started", root=self._root, run=run)
+        recorded = self._recorded[run]
+        changed = 0
+        # Told first, then recorded: a crash in between says it twice, the other order might never say it.
         for one, judgement in new:
-            self._told[one.key] = (one, judgement)
-            if one.key in changed:
+            now = (judgement.verdict, fingerprints_digest(one.fingerprints))
+            if recorded.get(one.key) != now:
                 self._emit_verdict(one, judgement)
-        return len(changed)
+                recorded[one.key] = now
+                changed += 1
+        self.ledger.record_judgements(self._root, new, moment.now)
+        self._told.update({one.key: (one, judgement) for one, judgement in new})
+        return changed
 
     def _emit_verdict(self, one: CheckpointSet, judgement: Judgement) -> None:
         scans = self.assessor.scans_of([one])
@@ -87,12 +103,9 @@ class Reporter:
                 )
 
     def _tell_best(self, run: str, assessment: Assessment) -> None:
-        choice = assessment.choice
-        if choice is None or choice.metric is None:
-            self._best[run] = None
-            return
-        before = self._best.get(run)
-        if before is None or before[0] != choice.key:
+        choice, before = assessment.choice, self._best.get(run)
+        self._best[run] = choice.key if choice is not None else None
+        if choice is not None and choice.key != before:
             self.log.emit(
                 "best.changed",
                 root=self._root,
@@ -101,12 +114,13 @@ class Reporter:
                 metric=choice.metric,
                 step=choice.step,
                 epoch=choice.epoch,
-                previous=before[0].name if before else None,
+                previous=before.name if before else None,
             )
-        self._best[run] = (choice.key, choice.metric)
 
     def _tell_plan(self, run: str, assessment: Assessment, moment: Moment) -> None:
         plan = assessment.plan
+        if self._plans.get(run) == plan:
+            return
         policy = self.assessor.watch.retention
         if self.ledger.record_plan(self._root, plan, moment.now) and policy is not None:
             remove = plan.with_action(Action.REMOVE)
@@ -120,3 +134,4 @@ class Reporter:
                 leave=len(plan.with_action(Action.LEAVE)),
                 bytes=sum(decision.bytes for decision in remove),
             )
+        self._plans[run] = plan

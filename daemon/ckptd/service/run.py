@@ -41,17 +41,19 @@ def serve(config_path: str, *, once: bool) -> int:
         CkptdError: the configuration is wrong, another daemon holds the state directory, or the ledger cannot
             be used.
     """
-    settings = load(config_path)
-    with locking.state_directory(settings.daemon.state_dir):
-        return _serve_alone(config_path, settings, once=once)
+    inbox = Inbox()
+    with _signals(inbox) as caught:
+        settings = load(config_path)
+        with locking.state_directory(settings.daemon.state_dir):
+            code = _serve_alone(config_path, settings, inbox, caught, once=once)
+    return _INTERRUPTED if once and signal.SIGINT in caught else code
 
 
-def _serve_alone(config_path: str, settings: Settings, *, once: bool) -> int:
+def _serve_alone(config_path: str, settings: Settings, inbox: Inbox, caught: list[int], *, once: bool) -> int:
     started = time.monotonic()
     log = _log(settings)
     state_dir = settings.daemon.state_dir
     ledger, damage = open_ledger(Path(state_dir), datetime.now(UTC))
-    inbox = Inbox()
     log.emit(
         "daemon.started",
         version=__version__,
@@ -72,19 +74,17 @@ def _serve_alone(config_path: str, settings: Settings, *, once: bool) -> int:
     )
     watcher, schedule = Watcher(inbox.post_hint), Schedule()
     conductor = Conductor(settings, resources, watcher, inbox)
-    with _signals(inbox) as caught:
-        try:
-            if once:
-                code = conductor.run_once()
-                return _INTERRUPTED if signal.SIGINT in caught else code
-            _set_intervals(schedule, settings, inbox)
-            schedule.start()
-            conductor.run(lambda: _reload(config_path, conductor, schedule, inbox))
-        finally:
-            _stop(conductor.resources, watcher, schedule if not once else None)
-            reason = ", ".join(signal.Signals(one).name for one in caught) or "it has finished"
-            log.emit("daemon.stopped", reason=reason, seconds=round(time.monotonic() - started, 3))
-    return 0
+    try:
+        if once:
+            return conductor.run_once()
+        _set_intervals(schedule, settings, inbox)
+        schedule.start()
+        conductor.run(lambda: _reload(config_path, conductor, schedule, inbox))
+        return 0
+    finally:
+        _stop(conductor.resources, watcher, schedule if not once else None)
+        reason = ", ".join(signal.Signals(one).name for one in caught) or "it has finished"
+        log.emit("daemon.stopped", reason=reason, seconds=round(time.monotonic() - started, 3))
 
 
 def _reload(config_path: str, conductor: Conductor, schedule: Schedule, inbox: Inbox) -> None:

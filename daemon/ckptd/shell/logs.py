@@ -84,6 +84,7 @@ def configure(stream: TextIO, *, format: Format, level: Level, journal: str | No
     for other in [other for other in root.handlers if isinstance(other, _LibraryHandler)]:
         root.removeHandler(other)
     root.addHandler(handler)
+    logging.captureWarnings(capture=True)  # of libraries; on stderr they would break the line format
     return log
 
 
@@ -172,8 +173,8 @@ def _plain(value: Any, kind: Kind) -> Any:
     if isinstance(value, Metric):
         return {"name": _text(value.name), "value": _number(value.value), "order": value.order.value}
     if isinstance(value, Finding):
-        path = _shortened(shown(value.path))
-        return {"code": value.code, "path": path, "detail": _text(value.detail)}
+        # A finding's path is printable already: its backslashes are escapes.
+        return {"code": value.code, "path": _text(value.path), "detail": _text(value.detail)}
     if isinstance(value, (int, float)):
         return _number(round(value, 3) if kind == "seconds" else value)
     return shown(str(value)) if kind in {"name", "names"} else _text(str(value))
