@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
 
 def show(options: argparse.Namespace) -> int:
     """List what lies in the trash of every root, oldest removal first."""
-    found = list(_entries(places.settings(options)))
+    settings = places.settings(options)
+    found = list(_entries(settings))
     if options.json:
         for watch, entry in found:
             output.print_json(
@@ -60,6 +62,10 @@ def show(options: argparse.Namespace) -> int:
             Text("\n".join(entry.reasons)),
         )
     output.console().print(table if found else "the trash is empty")
+    for watch in settings.watches:
+        for damaged in trash.list_damaged(watch.path) if os.path.isdir(watch.path) else ():
+            place = f"{watch.path}/.ckptd/trash/{damaged.entry_id}"
+            sys.stderr.write(f"ckptd: {shown(place)}: left alone: {damaged.reason}\n")
     return 0
 
 

@@ -199,6 +199,13 @@ EVENTS: dict[str, Event] = {
         ),
         _event("trash.purged", "info", "root entry bytes run? set?", "a trash entry was deleted for good"),
         _event(
+            "trash.kept",
+            "warning",
+            "root entry reason",
+            "a trash entry was due and was not deleted",
+            "Do what the reason says; it is tried again at each sweep.",
+        ),
+        _event(
             "trash.recovered",
             "warning",
             "root entry reason run? set?",

@@ -93,7 +93,6 @@ class Reconciler:
         one.listing = inventory.walk(root)
         one.assessor.forget_passing()
         one.swept |= set(find_runs(one.listing)) | one.assessor.runs.keys()
-        self._forget_files_that_are_gone(one, one.listing)
 
     def hint(self, hint: Hint) -> None:
         """Mark what a hint points at."""
@@ -157,7 +156,9 @@ class Reconciler:
                 one.hinted.discard(run)
                 self._reconcile_guarded(one, run, listing, moment, report)
                 one.swept.discard(run)
-            one.listing = {}
+            if one.listing:
+                self._forget_what_is_gone(one)
+                one.listing = {}
         return report
 
     def tidy_up(self, now: datetime) -> None:
@@ -223,9 +224,12 @@ class Reconciler:
             self.verdicts += found.verdicts
         return found
 
-    def _forget_files_that_are_gone(self, one: Root, listing: Tree) -> None:
-        paths = (entry.path for entries in listing.values() for entry in entries)
+    def _forget_what_is_gone(self, one: Root) -> None:
+        """Keep the ledger from growing with every file there ever was; the history of sets stays."""
+        paths = (entry.path for entries in one.listing.values() for entry in entries)
         self._ledger.forget_scans(one.watch.path, paths)
+        present = (key for state in one.assessor.runs.values() for key in state.sets)
+        self._ledger.forget_judgements(one.watch.path, present)
 
 
 def _root(watch: WatchSettings, settle_seconds: float, resources: Resources) -> Root:

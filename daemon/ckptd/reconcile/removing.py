@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptd.core.model import Action
@@ -31,6 +31,7 @@ class RemovalStep:
     pinned: frozenset[SetKey] = frozenset()
     refusal: str = ""  # why the last removal was called off
     _pins_problem: str = ""
+    _not_purged: dict[str, str] = field(default_factory=dict)  # by entry, why; told once
 
     def recover(self, now: datetime) -> None:
         """Bring to an end what a crash has cut off, and the journal up to date with the trash."""
@@ -90,17 +91,23 @@ class RemovalStep:
         root = self.assessor.watch.path
         for outcome in trash.purge(root, now):
             if isinstance(outcome, Purged):
-                key = outcome.key
-                self.log.emit(
-                    "trash.purged",
-                    root=root,
-                    entry=outcome.entry_id,
-                    bytes=outcome.bytes,
-                    run=key.run if key else None,
-                    set=key.name if key else None,
-                )
-                if key is not None:
-                    self._record(key, outcome.entry_id, RemovalState.PURGED, now, size=outcome.bytes)
+                self._tell_purged(outcome, now)
+            elif self._not_purged.get(outcome.entry_id) != outcome.reason:
+                self._not_purged[outcome.entry_id] = outcome.reason
+                self.log.emit("trash.kept", root=root, entry=outcome.entry_id, reason=outcome.reason)
+
+    def _tell_purged(self, outcome: Purged, now: datetime) -> None:
+        key = outcome.key
+        self.log.emit(
+            "trash.purged",
+            root=self.assessor.watch.path,
+            entry=outcome.entry_id,
+            bytes=outcome.bytes,
+            run=key.run if key else None,
+            set=key.name if key else None,
+        )
+        if key is not None:
+            self._record(key, outcome.entry_id, RemovalState.PURGED, now, size=outcome.bytes)
 
     def _tell_removed(self, decision: Decision, outcome: Removed) -> None:
         self.log.emit(
