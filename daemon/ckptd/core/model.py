@@ -279,9 +279,7 @@ class Policy:
     min_valid: int
     min_age: timedelta
     trash_for: timedelta
-    idle_after: (
-        timedelta  # a run without a new set for this long is over: its trainer tracks nothing any more
-    )
+    idle_after: timedelta  # a run without a new set for so long is over: its trainer tracks nothing any more
     keep_last: int | None = None
     keep_best: int | None = None
     keep_every_steps: int | None = None
