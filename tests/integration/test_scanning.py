@@ -225,3 +225,13 @@ def test_page_cache_behind_the_reader_is_given_back(root, monkeypatch, give_back
     assert dropped == list(pairwise(edges))
     assert edges[-1] == (len(data) if give_back else 0)
     assert (len(dropped) > 2) == give_back
+
+
+@pytest.mark.parametrize(("head", "code"), [(b"", "all_zero"), (WHOLE, "trailing_bytes")])
+def test_sparse_terabyte_is_judged_by_its_beginning(root, head, code):
+    """A file that claims to be a terabyte is judged as soon as its fault is known, not read to its end."""
+    with (root / "run" / "b.pdparams").open("wb") as file:
+        file.write(head)
+        file.truncate(1 << 40)
+
+    assert [code] == codes(scanned(root, "run/b.pdparams"))

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ckptd.core.stream import Beside
 
 HEAD_BYTES: Final = 4096
+ZERO_BYTES: Final = 1 << 20  # so many zeros at the beginning are no checkpoint, whatever follows
 MAX_JSON_BYTES: Final = 1 << 24
 TENSORS_NAMED: Final = 3  # in a finding's detail
 NAME_CHARACTERS: Final = 100  # the same, of one tensor
@@ -89,15 +90,16 @@ def _container(stream: ByteStream, path: str, role: Role) -> str:
         raise ScanStopped("git_lfs_pointer", "the file begins like a git-LFS pointer")
     if text[:16].lower().startswith(_HTML):
         raise ScanStopped("html_page", "the file begins with a tag")
-    if not any(head) and _is_all_zero(stream):
-        raise ScanStopped("all_zero", f"{stream.size} zero bytes")
+    if not any(head) and _begins_with_zeros(stream):
+        raise ScanStopped("all_zero", f"the first {stream.offset} of {stream.size} bytes are zero")
     if role not in _NEVER_JSON and (path.endswith(".json") or text.startswith((b"{", b"["))):
         return "json"
     raise ScanStopped("unknown_container", f"the file begins with {head[:16]!r}")
 
 
-def _is_all_zero(stream: ByteStream) -> bool:
-    return all(not bytes(block).strip(b"\0") for block in stream.blocks(stream.remaining))
+def _begins_with_zeros(stream: ByteStream) -> bool:
+    """Whether nothing but zeros stands at the beginning; the rest of a sparse terabyte need not be read."""
+    return all(not bytes(block).strip(b"\0") for block in stream.blocks(min(stream.size, ZERO_BYTES)))
 
 
 def _read_pickle(stream: ByteStream, findings: list[tuple[str, str]]) -> Contents:
@@ -105,7 +107,7 @@ def _read_pickle(stream: ByteStream, findings: list[tuple[str, str]]) -> Content
     if stream.remaining:
         what = "another pickle" if stream.peek(1) == b"\x80" else "not part of the pickle"
         findings.append(("trailing_bytes", f"{stream.remaining} bytes after byte {stream.offset}, {what}"))
-    stream.drain()
+        # They may be a terabyte of nothing, and no digest is wanted of a file that is not to be trusted.
     return found
 
 

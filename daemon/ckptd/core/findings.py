@@ -74,7 +74,10 @@ FINDINGS: dict[str, FindingSpec] = {
             "html_page", Verdict.CORRUPT, "an HTML page: a download that failed", "Download it again."
         ),
         FindingSpec(
-            "all_zero", Verdict.CORRUPT, "nothing but zero bytes: blocks that were never written", _RETRAIN
+            "all_zero",
+            Verdict.CORRUPT,
+            "zeros where the content should begin: blocks that were never written",
+            _RETRAIN,
         ),
         FindingSpec(
             "unknown_container",
