@@ -23,6 +23,7 @@ from rich.tree import Tree as RichTree
 
 from ckptd.cli import output
 from ckptd.core.assessment import Assessment, Rules, RunFacts, assess, scans_of
+from ckptd.core.findings import FINDINGS
 from ckptd.core.layouts import find_runs, lone_file, may_be_set_directory, recognise
 from ckptd.core.model import ProgressKeys, Verdict
 from ckptd.core.names import shown
@@ -140,10 +141,15 @@ def _print(place: _Place, *, as_json: bool) -> list[Verdict]:
             output.print_json(output.set_object(place.path, one, judgement, scans_of(one, place.scans)))
     else:
         tree = RichTree(Text(shown(place.path), style="bold"))
-        for one, judgement in judged:
+        for one, judgement in sorted(judged, key=_by_progress):
             tree.add(_line(one, judgement))
         output.console().print(tree)
     return [judgement.verdict for _, judgement in judged]
+
+
+def _by_progress(judged: tuple[CheckpointSet, Judgement]) -> tuple[bool, int, int, str]:
+    one, judgement = judged
+    return one.is_alias, judgement.step or 0, judgement.epoch or 0, one.name
 
 
 def _line(one: CheckpointSet, judgement: Judgement) -> Text:
@@ -153,6 +159,7 @@ def _line(one: CheckpointSet, judgement: Judgement) -> Text:
     line = Text.assemble(f"{shown(one.name)}  ", output.styled(judgement.verdict), f"  ({facts})")
     if judgement.findings:
         more = len(judgement.findings) - 1
-        line.append(f"\n{output.in_words(judgement.findings[0])}")
+        to_blame = [one for one in judgement.findings if FINDINGS[one.code].verdict is judgement.verdict]
+        line.append(f"\n{output.in_words((*to_blame, *judgement.findings)[0])}")
         line.append(f"\nand {more} more; --json shows all" if more else "")
     return line

@@ -27,6 +27,11 @@ if TYPE_CHECKING:
         SetKey,
     )
 
+_IN_WORDS = {
+    EntryKind.SYMLINK: "symbolic link",
+    EntryKind.DIRECTORY: "directory",
+    EntryKind.OTHER: "FIFO, socket or device",
+}
 _START_OF_TIME = datetime(1970, 1, 1, tzinfo=UTC)
 _CODE_WHEN_NOT_SEEN_AGAIN = {Role.SCALER: "missing_scaler", Role.META: "missing_role"}
 
@@ -157,7 +162,7 @@ def _without_content(entry: Entry) -> FileScan | None:
     if entry.kind is EntryKind.FILE:
         return None
     code = "symbolic_link" if entry.kind is EntryKind.SYMLINK else "not_a_regular_file"
-    return FileScan("none", 0, None, (Finding(code, shown(entry.path), f"it is a {entry.kind}"),))
+    return FileScan("none", 0, None, (Finding(code, shown(entry.path), f"found a {_IN_WORDS[entry.kind]}"),))
 
 
 def _judged_in_company(
