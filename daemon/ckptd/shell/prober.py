@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _IDLE_SECONDS = 30.0  # a pool without work is given back: the idle daemon is one small process
+_AHEAD = 32  # requests given to the pool per process, so that small files do not wait for the conductor
 _BASE_SECONDS = 60.0  # what any scan may take,
 _SLOWEST_BYTES_PER_SECOND = 2 << 20  # and how slow a disk may be beyond that, before the scan counts as hung
 
@@ -111,7 +112,8 @@ class Prober:
             if self._pool is None:
                 self._pool = _new_pool(self.workers)
                 self._idle_since = time.monotonic()
-            seconds = _BASE_SECONDS + request.expected.bytes / _SLOWEST_BYTES_PER_SECOND
+            ahead = sum(running.request.expected.bytes for running in self._running.values())
+            seconds = _BASE_SECONDS + (ahead + request.expected.bytes) / _SLOWEST_BYTES_PER_SECOND
             try:
                 future = self._pool.submit(_scan, request, give_cache_back=self.give_cache_back)
             except BrokenExecutor:  # a process died between two scans
@@ -124,7 +126,7 @@ class Prober:
     def _next(self) -> ScanRequest | None:
         if self._suspects:
             return self._suspects[0] if not self._running else None
-        if self._waiting and len(self._running) < self.workers:
+        if self._waiting and len(self._running) < self.workers * _AHEAD:
             return self._waiting.popleft()
         return None
 
