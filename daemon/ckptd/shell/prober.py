@@ -118,7 +118,8 @@ class Prober:
                 future = self._pool.submit(_scan, request, give_cache_back=self.give_cache_back)
             except BrokenExecutor:  # a process died between two scans
                 self._pool = None
-                self._waiting.appendleft(request)
+                if request not in self._suspects:
+                    self._waiting.appendleft(request)
                 continue
             self._running[future] = _Running(request, self._pool, time.monotonic() + seconds)
             future.add_done_callback(self._finished)
