@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -89,6 +90,8 @@ class RemovalStep:
     def purge(self, now: datetime) -> None:
         """Delete what has been in the trash for long enough."""
         root = self.assessor.watch.path
+        if not os.path.isdir(root):
+            return  # it is told elsewhere that the root is gone
         for outcome in trash.purge(root, now):
             if isinstance(outcome, Purged):
                 self._tell_purged(outcome, now)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ckptd.shell import inventory
 from ckptd.shell.mounts import is_remote
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class Attendance:
     def _attend(self, watch: WatchSettings) -> None:
         reason = self._watch(watch) if watch.path in self._unwatched else ""
         try:
+            inventory.require_directory(watch.path)
             if watch.path not in self._recovered:
                 self.reconciler.recover(watch.path, datetime.now(UTC))
                 self._recovered.add(watch.path)

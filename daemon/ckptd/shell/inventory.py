@@ -41,10 +41,19 @@ def walk(root: str) -> Tree:
     Raises:
         OSError: the root itself cannot be read.
     """
-    os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    require_directory(root)
     tree: Tree = {}
     _list(root, ".", tree, descend=_everything, depth=0)
     return tree
+
+
+def require_directory(root: str) -> None:
+    """Make sure that a root is there.
+
+    Raises:
+        OSError: it is gone, no directory, or may not be read.
+    """
+    os.close(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
 
 
 def entry(root: str, path: str) -> Entry:
