@@ -16,7 +16,7 @@ from ckptd.reconcile.reporting import Reporter
 from ckptd.shell import inventory
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from datetime import datetime
 
     from ckptd.core.assessment import Assessment
@@ -64,6 +64,7 @@ class Root:
     hinted: set[str] = field(default_factory=set)  # runs to list anew
     swept: set[str] = field(default_factory=set)  # runs as the last walk listed them
     listing: Tree = field(default_factory=dict)
+    scanned: dict[Fingerprint, FileScan] = field(default_factory=dict)  # not recorded yet
 
 
 class Reconciler:
@@ -101,24 +102,34 @@ class Reconciler:
             one.hinted.add(_owning_run(hint.root, hint.directory))
 
     def take_scans(self, results: Iterable[ScanResult], moment: Moment) -> None:
-        """Take in finished scans and mark the runs that waited for them."""
-        found: dict[str, dict[Fingerprint, FileScan]] = {}
-        for request, scan in results:
-            found.setdefault(request.root, {})[request.expected] = scan
-        for root, scans in found.items():
-            one = self._roots.get(root)
-            if one is None:
-                continue  # no longer watched
-            one.assessor.take(scans, moment.now)
-            one.hinted |= {_owning_run(root, parent(fingerprint.path)) for fingerprint in scans}
+        """Take in finished scans and mark the runs that waited for them.
 
-    def take_exports(self, finished: Iterable[Finished], moment: Moment) -> None:
-        """Publish finished exports and mark the runs they came from."""
-        for one in finished:
-            root = self._roots.get(one.job.source.root)
+        Raises:
+            CkptdError: the ledger cannot be used; the scans are kept for the next call.
+        """
+        for request, scan in results:
+            root = self._roots.get(request.root)
+            if root is not None:  # still watched
+                root.scanned[request.expected] = scan
+        for path, root in self._roots.items():
+            if root.scanned:
+                root.assessor.take(root.scanned, moment.now)
+                root.hinted |= {_owning_run(path, parent(fingerprint.path)) for fingerprint in root.scanned}
+                root.scanned = {}
+
+    def take_exports(self, finished: Sequence[Finished], moment: Moment) -> None:
+        """Publish finished exports and mark the runs they came from.
+
+        Raises:
+            CkptdError: the ledger cannot be used; what was not published is exported anew.
+        """
+        roots = [(one, self._roots.get(one.job.source.root)) for one in finished]
+        for _, root in roots:
+            if root is not None:
+                root.hinted |= root.assessor.runs.keys()
+        for one, root in roots:
             if root is not None and root.release is not None:
                 root.release.finish(one, moment)
-                root.hinted |= root.assessor.runs.keys()
 
     def mark_due(self, monotonic: float) -> None:
         """Mark the runs in which an unsettled set could be settled by now."""
@@ -168,8 +179,8 @@ class Reconciler:
 
     @property
     def has_work(self) -> bool:
-        """Whether a run is marked."""
-        return any(one.hinted or one.swept for one in self._roots.values())
+        """Whether a run is marked, or a scan not recorded."""
+        return any(one.hinted or one.swept or one.scanned for one in self._roots.values())
 
     @property
     def refusals(self) -> tuple[str, ...]:

@@ -87,8 +87,9 @@ class ReleaseStep:
             return
         self.refusal = ""
         version = outcome.release.version
-        self.ledger.record_release(self._record(job, ReleaseState.PUBLISHED, moment, version=version))
+        # Told first: it is live, whether or not that can be recorded.
         self.log.emit("release.published", version=version, **self._names(job))
+        self.ledger.record_release(self._record(job, ReleaseState.PUBLISHED, moment, version=version))
 
     def _job(self, run: str, choice: Candidate) -> ReleaseJob | None:
         one = self.assessor.runs[run].sets[choice.key]
@@ -114,10 +115,10 @@ class ReleaseStep:
         if reason == self.refusal and not is_lasting:
             return
         self.refusal = reason
+        self.log.emit("release.refused", reason=reason, **self._names(job))
         if is_lasting:
             self._refused.add(job.export_key)
             self.ledger.record_release(self._record(job, ReleaseState.REFUSED, moment, reason=reason))
-        self.log.emit("release.refused", reason=reason, **self._names(job))
 
     def _names(self, job: ReleaseJob) -> dict[str, object]:
         source = job.source

@@ -82,7 +82,7 @@ class Conductor:
         """
         self._pass(_SWEEP)
         settle_until = time.monotonic() + self.settings.daemon.settle.total_seconds() + _SETTLE_MARGIN_SECONDS
-        while not self._inbox.is_stopping and self._is_busy(settle_until):
+        while not (self._inbox.is_stopping or self._ledger_trouble) and self._is_busy(settle_until):
             self._pass(self._inbox.take(min(1.0, self._wait_seconds())))
         if self._attendance.trouble or self._ledger_trouble:
             return 3

@@ -46,7 +46,7 @@ def serve(config_path: str, *, once: bool) -> int:
         settings = load(config_path)
         with locking.state_directory(settings.daemon.state_dir):
             code = _serve_alone(config_path, settings, inbox, caught, once=once)
-    return _INTERRUPTED if once and signal.SIGINT in caught else code
+    return _INTERRUPTED if once and caught else code
 
 
 def _serve_alone(config_path: str, settings: Settings, inbox: Inbox, caught: list[int], *, once: bool) -> int:

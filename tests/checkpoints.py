@@ -1,0 +1,109 @@
+"""Checkpoint files as trainers leave them, made without Paddle.
+
+`paddle.save` writes a pickle of protocol 4 (`paddle/framework/io.py`): tensors are numpy arrays, and a table
+under `StructuredToParameterName@@` leads from the layers' names to the parameters' own, by which the
+optimizer (`paddle/optimizer/optimizer.py`) calls its state.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from pickling import array, dtype, mapping, pickled
+
+NAMES = "StructuredToParameterName@@"
+SUFFIXES = (".pdparams", ".pdopt", ".pdmeta")
+"""What `save` writes, in the order in which it does."""
+
+_LAYERS = {
+    "hidden.weight": ("linear_0.w_0", (4, 8)),
+    "hidden.bias": ("linear_0.b_0", (8,)),
+    "head.weight": ("linear_1.w_0", (8, 2)),
+    "head.bias": ("linear_1.b_0", (2,)),
+}
+
+
+def weights(seed=0):
+    """A small network's state dict."""
+    values = np.random.default_rng(seed)
+    arrays = {name: values.normal(size=shape).astype("float32") for name, (_, shape) in _LAYERS.items()}
+    return {**arrays, NAMES: {name: parameter for name, (parameter, _) in _LAYERS.items()}}
+
+
+def optimizer(seed=0, step=1):
+    """The state dict of that network's Adam."""
+    values = np.random.default_rng(seed)
+    state = {"LR_Scheduler": {"last_epoch": step, "last_lr": 0.001}}
+    for parameter, shape in _LAYERS.values():
+        for moment in ("moment1", "moment2"):
+            state[f"{parameter}_{moment}_0"] = values.random(size=shape).astype("float32")
+        for power, beta in (("beta1_pow_acc", 0.9), ("beta2_pow_acc", 0.999)):
+            state[f"{parameter}_{power}_0"] = np.full(1, beta, "float32")
+    return {**state, NAMES: {name: name for name in state}}
+
+
+def scaler():
+    """The state dict of an enabled GradScaler."""
+    return {
+        "scale": np.array([1024.0], "float32"),
+        "incr_ratio": 2.0,
+        "decr_ratio": 0.5,
+        "incr_every_n_steps": 2000,
+        "decr_every_n_nan_or_inf": 1,
+        "incr_count": 3,
+        "decr_count": 0,
+        "use_dynamic_loss_scaling": True,
+    }
+
+
+def dump(path, value):
+    """Write one value as `paddle.save` does: in place, under its final name."""
+    Path(path).write_bytes(pickle.dumps(value, protocol=4))
+
+
+def save(run, stem, *, step=1, metric=None, without=(), **more):
+    """Write a set of weights, optimizer and progress, no two with the same bytes; returns its paths.
+
+    Args:
+        run: The directory, made if need be.
+        stem: What the files are called.
+        step: The step that the progress file tells.
+        metric: The `metric` in the progress file, if there is one.
+        without: Suffixes of members that are not written.
+        more: Further contents by suffix without its dot, such as `pdscaler=scaler()`.
+    """
+    run = Path(run)
+    run.mkdir(parents=True, exist_ok=True)
+    seed = zlib.crc32(os.fsencode(stem))
+    contents = {
+        ".pdparams": weights(seed),
+        ".pdopt": optimizer(seed, step),
+        **{f".{suffix}": value for suffix, value in more.items()},
+        ".pdmeta": {"step": step, "epoch": 0} | ({} if metric is None else {"metric": metric}),
+    }
+    paths = {suffix: run / f"{stem}{suffix}" for suffix in contents if suffix not in without}
+    for suffix, path in paths.items():
+        dump(path, contents[suffix])
+    return tuple(paths.values())
+
+
+def dump_huge(path, size):
+    """Write weights of one tensor of `size` bytes, which are a hole: long to read, nothing on disk.
+
+    Args:
+        path: The file.
+        size: A multiple of 4096.
+    """
+    payload = pickle.BINBYTES8 + struct.pack("<Q", size)
+    tensor = array((size // 4096, 1024), dtype("f4"), payload)
+    head, tail = pickled(mapping(weight=tensor), protocol=4).split(payload)
+    with Path(path).open("wb") as file:
+        file.write(head + payload)
+        file.seek(size, os.SEEK_CUR)
+        file.write(tail)
