@@ -92,6 +92,8 @@ def leaves_of(tree, path=()):
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from leaves_of(value, (*path, printable(key)))
+        if path and not tree:
+            yield (*path, ""), None
     elif isinstance(tree, list | tuple):
         for index, value in enumerate(tree):
             yield from leaves_of(value, (*path, index))

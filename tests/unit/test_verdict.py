@@ -275,6 +275,15 @@ def test_judge_a_single_file_provides_what_its_keys_say(file, roles):
     assert roles == judged({Role.PARAMS: file}).roles
 
 
+def test_judge_a_combined_dict_with_an_empty_optimizer_is_whole():
+    """Plain SGD has no state: its empty dict in a combined file is all there is to save."""
+    without = scan(tensor("model", "w"), values={"epoch": 1})
+    empty = scan(tensor("model", "w"), values={"epoch": 1, ("optimizer", ""): None})
+
+    assert Role.OPT not in judged({Role.PARAMS: without}).roles
+    assert Role.OPT in judged({Role.PARAMS: empty}).roles
+
+
 def test_judge_a_combined_dict_with_a_foreign_optimizer_is_suspect():
     """The optimizer in the same file has to belong to the weights in it as well."""
     stranger = tensor("opt", "conv2d_0.w_0_moment1_0")

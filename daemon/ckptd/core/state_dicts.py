@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 NAME_TABLE: Final = "StructuredToParameterName@@"
 SPLIT_TABLE: Final = "UnpackBigParamInfor@@"  # Paddle's spelling
 
+NOTHING: Final = ""
+"""Stands for the keys of a nested dict that has none: the optimizer state of plain SGD is there, and empty."""
+
 MAX_DEPTH: Final = 100  # deeper than any trainer nests, shallower than Python's recursion limit
 MAX_VISITS: Final = (
     1_000_000  # a few bytes can describe 2**100 leaves, by using one list twice at every level
@@ -32,6 +35,7 @@ MAX_BYTES: Final = 1 << 25  # of all key paths and texts together, about
 MAX_VALUES: Final = 20_000
 MAX_VALUE_CHARACTERS: Final = 1_024  # of one text; a longer one is no metric and is left out
 
+_TABLES: Final = frozenset((NAME_TABLE, SPLIT_TABLE))
 _ENTRY_BYTES: Final = 8  # what one more entry adds to a tuple
 
 
@@ -116,7 +120,10 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
     elif isinstance(node, Known):
         raise ScanStopped("malformed", f"{node.value} stands where a value should")
     else:
-        for name, child in _children(node):
+        children = list(_children(node))
+        if not children and key and isinstance(node, Mapping | dict) and key[-1] not in _TABLES:
+            collected.values.append(((*key, NOTHING), None))
+        for name, child in children:
             grown = size + _ENTRY_BYTES + (len(name) if isinstance(name, str) else 0)
             _collect(collected, (*key, name), grown, child)
 
