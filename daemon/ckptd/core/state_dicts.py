@@ -25,7 +25,7 @@ NAME_TABLE: Final = "StructuredToParameterName@@"
 SPLIT_TABLE: Final = "UnpackBigParamInfor@@"  # Paddle's spelling
 
 NOTHING: Final = ""
-"""Stands for the keys of a nested dict that has none: the optimizer state of plain SGD is there, and empty."""
+"""Stands for the keys of a nested dict that has none: the optimizer state of plain SGD is empty."""
 
 MAX_DEPTH: Final = 100  # deeper than any trainer nests, shallower than Python's recursion limit
 MAX_VISITS: Final = (
