@@ -35,8 +35,13 @@ class RemovalStep:
     _not_purged: dict[str, str] = field(default_factory=dict)  # by entry, why; told once
 
     def recover(self, now: datetime) -> None:
-        """Bring to an end what a crash has cut off, and the journal up to date with the trash."""
+        """Bring to an end what a crash has cut off, and the journal up to date with the trash.
+
+        Raises:
+            OSError: the trash cannot be used.
+        """
         root = self.assessor.watch.path
+        trash.list_trash(root)  # a trash that cannot be used is told by the caller, once
         for found in reaper.recover(root):
             self.log.emit(
                 "trash.recovered",

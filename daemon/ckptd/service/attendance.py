@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from ckptd.core.names import shown
 from ckptd.shell import inventory
 from ckptd.shell.mounts import is_remote
 
@@ -66,14 +67,23 @@ class Attendance:
         reason = self._watch(watch) if watch.path in self._unwatched else ""
         try:
             inventory.require_directory(watch.path)
-            if watch.path not in self._recovered:
-                self.reconciler.recover(watch.path, datetime.now(UTC))
-                self._recovered.add(watch.path)
+            reason = reason or self._recover(watch)
             self.reconciler.sweep(watch.path)  # after the watch began, so that nothing falls between the two
         except OSError as error:
             self._recovered.discard(watch.path)  # it may come back as another one
             reason = f"the root cannot be read: {error.strerror}; make it readable, or mount it"
         self._note(watch, reason)
+
+    def _recover(self, watch: WatchSettings) -> str:
+        """End what a crash has cut off; returns why that is not possible. Sets can be judged all the same."""
+        if watch.path not in self._recovered:
+            try:
+                self.reconciler.recover(watch.path, datetime.now(UTC))
+            except OSError as error:
+                place = f"{shown(watch.path)}/{inventory.OWN_DIRECTORY}"
+                return f"the trash cannot be used: {error.strerror}; mend what is in the way in {place}"
+            self._recovered.add(watch.path)
+        return ""
 
     def _watch(self, watch: WatchSettings) -> str:
         """Begin to watch; returns why that is not possible."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,6 +46,7 @@ class Conductor:
         self._ledger_trouble = ""
         self._started_at = datetime.now(UTC)
         self._complete_at = time.monotonic()  # when the last complete pass ended
+        self._told: Counter[Verdict] = Counter()  # what the last told pass has found
         self.conduct(settings, resources)
 
     def conduct(self, settings: Settings, resources: Resources) -> None:
@@ -125,7 +127,8 @@ class Conductor:
         if not report.is_complete:
             return
         self._complete_at = time.monotonic()
-        if report.changed or report.removed or Wake.SWEEP in mail.wakes:
+        is_news = report.changed or report.removed or self._judged != self._told
+        if is_news or Wake.SWEEP in mail.wakes:
             self._tell(report, self._complete_at - started)
 
     def _reconcile(self, mail: Mail) -> PassReport:
@@ -149,7 +152,15 @@ class Conductor:
     def _moment(self) -> Moment:
         return Moment(datetime.now(UTC), time.monotonic())
 
+    @property
+    def _judged(self) -> Counter[Verdict]:
+        """How many sets there are of each final verdict."""
+        verdicts = self._reconciler.verdicts.copy()
+        del verdicts[Verdict.WRITING], verdicts[Verdict.PENDING]
+        return verdicts
+
     def _tell(self, report: PassReport, seconds: float) -> None:
+        self._told = self._judged
         verdicts = self._reconciler.verdicts
         pending = verdicts[Verdict.WRITING] + verdicts[Verdict.PENDING]
         self.resources.log.emit(
