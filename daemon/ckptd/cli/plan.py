@@ -142,6 +142,9 @@ def _summary(decisions: list[Decision]) -> dict[str, int]:
 
 def _print(planned: list[tuple[WatchSettings, str, Assessment]]) -> None:
     console = output.console()
+    if not planned:
+        console.print("no run with checkpoint sets yet")
+        return
     for watch, run, assessment in planned:
         policy = watch.retention
         mode = "enforce" if policy is not None and policy.enforce else "plan only: nothing is removed"

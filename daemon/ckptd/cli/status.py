@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ckptd.cli import output, places
-from ckptd.core.layouts import find_runs
+from ckptd.core.assessment import saved_at
+from ckptd.core.layouts import find_runs, recognise
 from ckptd.core.model import Verdict
 from ckptd.core.names import shown
 from ckptd.core.releases import Release
@@ -26,26 +28,31 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from ckptd.core.model import SetKey
     from ckptd.core.records import RecordedJudgement
     from ckptd.core.settings import Settings, WatchSettings
+
+
+@dataclass(frozen=True, slots=True)
+class _JudgedSet:
+    saved_at: datetime
+    record: RecordedJudgement
 
 
 @dataclass(frozen=True, slots=True)
 class _RunStatus:
     watch: WatchSettings
     run: str
-    judged: tuple[RecordedJudgement, ...]  # of the sets that are there now
+    judged: tuple[_JudgedSet, ...]  # of the sets that are there now
     waiting: int  # sets that are there and not judged yet
 
     @property
     def verdicts(self) -> Counter[Verdict]:
-        return Counter(one.judgement.verdict for one in self.judged)
+        return Counter(one.record.judgement.verdict for one in self.judged)
 
     @property
-    def newest_valid(self) -> RecordedJudgement | None:
-        valid = [one for one in self.judged if one.judgement.verdict is Verdict.VALID]
-        return max(valid, key=lambda one: one.at, default=None)
+    def newest_valid(self) -> _JudgedSet | None:
+        valid = [one for one in self.judged if one.record.judgement.verdict is Verdict.VALID]
+        return max(valid, key=lambda one: one.saved_at, default=None)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -70,18 +77,17 @@ def _daemon(settings: Settings) -> dict[str, Any]:
 
 
 def _runs(settings: Settings) -> Iterator[_RunStatus]:
-    ledger = open_existing_ledger(Path(settings.daemon.state_dir))
-    present: dict[tuple[str, str], set[SetKey]] = {}
-    for place in places.present(settings):
-        present.setdefault((place.watch.path, place.key.run), set()).add(place.key)
-    for watch in settings.watches:
-        for run_path in find_runs(places.listing(watch)):
-            keys = present.get((watch.path, run_path), set())
-            known = ledger.last_judgements(watch.path, run_path) if ledger else {}
-            judged = tuple(known[key] for key in sorted(keys) if key in known)
-            yield _RunStatus(watch, run_path, judged, len(keys) - len(judged))
-    if ledger:
-        ledger.close()
+    with ExitStack() as stack:
+        ledger = open_existing_ledger(Path(settings.daemon.state_dir))
+        if ledger is not None:
+            stack.enter_context(ledger)
+        for watch in settings.watches:
+            tree = places.listing(watch)
+            for run_path in find_runs(tree):
+                sets = recognise(tree, run_path, layout=watch.layout, required=watch.require)
+                known = ledger.last_judgements(watch.path, run_path) if ledger else {}
+                judged = tuple(_JudgedSet(saved_at(one), known[one.key]) for one in sets if one.key in known)
+                yield _RunStatus(watch, run_path, judged, len(sets) - len(judged))
 
 
 def _live_set(watch: WatchSettings) -> dict[str, Any] | None:
@@ -102,9 +108,9 @@ def _object(one: _RunStatus) -> dict[str, Any]:
         "run": shown(places.run_name(one.watch, one.run)),
         "sets": {verdict.value: count for verdict, count in sorted(one.verdicts.items())},
         "waiting": one.waiting,
-        "bytes": sum(record.bytes for record in one.judged),
-        "newest_valid": shown(newest.key.name) if newest else None,
-        "newest_valid_at": newest.at.isoformat() if newest else None,
+        "bytes": sum(judged.record.bytes for judged in one.judged),
+        "newest_valid": shown(newest.record.key.name) if newest else None,
+        "newest_valid_at": newest.saved_at.isoformat() if newest else None,
         "live": _live_set(one.watch),
     }
 
@@ -127,12 +133,22 @@ def _print(settings: Settings, daemon: dict[str, Any], runs: list[_RunStatus]) -
         table.add_row(
             Text(shown(places.run_name(one.watch, one.run))),
             _counts(one),
-            Text(f"{shown(newest.key.name)}, judged {_ago(newest.at.isoformat())}" if newest else "none"),
+            Text(
+                f"{shown(newest.record.key.name)}, written {_ago(newest.saved_at.isoformat())}"
+                if newest
+                else "none"
+            ),
         )
     console.print(table if runs else "no run with checkpoint sets yet")
     for watch in settings.watches:
         if current := _live_set(watch):
             console.print(Text(f"live: {current['run']}/{current['set']} as {current['version']}"))
+
+
+def _in_words(newest: _JudgedSet | None) -> str:
+    if newest is None:
+        return "none"
+    return f"{shown(newest.record.key.name)}, written {_ago(newest.saved_at.isoformat())}"
 
 
 def _counts(one: _RunStatus) -> Text:
