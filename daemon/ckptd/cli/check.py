@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from collections import defaultdict
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -77,6 +78,7 @@ def run(options: argparse.Namespace) -> int:
 def _places(path: str) -> list[_Place]:
     """The runs at a path: of a whole tree, of one set's directory, or one file taken by itself."""
     try:
+        os.lstat(path)
         if not os.path.isdir(path):
             return [_lone_file(path)]
         parent, name = os.path.split(os.path.abspath(path))
@@ -87,7 +89,9 @@ def _places(path: str) -> list[_Place]:
         tree = inventory.walk(path)
     except OSError as error:
         raise CkptdError(f"{shown(path)}: {error.strerror}") from None
-    return [_Place(path, run, recognise(tree, run), {}) for run in find_runs(tree)]
+    # The trash of a root below is passed over: what lies there was removed.
+    runs = [run for run in find_runs(tree) if inventory.OWN_DIRECTORY not in run.split("/")]
+    return [_Place(path, run, recognise(tree, run), {}) for run in runs]
 
 
 def _lone_file(path: str) -> _Place:
@@ -100,10 +104,10 @@ def _scan(places: Sequence[_Place], workers: int) -> None:
     """Fill in the scans of all places, with a progress bar where somebody watches."""
     answered = threading.Event()
     prober = Prober(workers, answered.set)
-    owners: dict[ScanRequest, _Place] = {}
+    owners: dict[ScanRequest, list[_Place]] = defaultdict(list)  # several where paths overlap
     for place in places:
         for member in place.assess().unscanned:
-            owners[ScanRequest(place.root or ".", member.role, member.entry.fingerprint)] = place
+            owners[ScanRequest(place.root or ".", member.role, member.entry.fingerprint)].append(place)
     try:
         with _progress(sum(request.expected.bytes for request in owners)) as progress:
             for request in owners:
@@ -112,7 +116,8 @@ def _scan(places: Sequence[_Place], workers: int) -> None:
                 answered.wait(_ANSWER_SECONDS)
                 answered.clear()
                 for result in prober.take_results():
-                    owners[result.request].scans[result.request.expected] = result.scan
+                    for place in owners[result.request]:
+                        place.scans[result.request.expected] = result.scan
                     progress.advance(progress.task_ids[0], result.request.expected.bytes)
     finally:
         prober.stop()

@@ -28,6 +28,7 @@ exit codes:
   130  interrupted
 """
 
+_SERVICE = "run_command:run"
 _SET = "RUN/NAME as `ckptd status` shows it, or the path of the set"
 
 
@@ -35,16 +36,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        return _command(options.command)(options)
+        code = _command(options.command)(options)
+        sys.stdout.flush()  # what cannot be written is to be told, and not by the interpreter's last words
     except CkptdError as error:
         sys.stderr.write(f"ckptd: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    except BrokenPipeError:
-        # Whoever read our output has seen enough; without this the interpreter complains while it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # whoever read our output has seen enough
+        _drop_output()
         return 0
+    except OSError as error:
+        if options.command == _SERVICE:
+            raise  # nobody foresaw it, and the journal is where it helps
+        _drop_output()
+        sys.stderr.write(f"ckptd: {error}\n")
+        return CkptdError.exit_code
+    return code
+
+
+def _drop_output() -> None:
+    """Keep the interpreter from writing what is left of the output once more while it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _command(name: str) -> Callable[[argparse.Namespace], int]:
@@ -90,12 +103,19 @@ def _add_group(commands: Commands, name: str, text: str) -> Commands:
     return parser.add_subparsers(metavar="ACTION", required=True)
 
 
+def _workers(text: str) -> int:
+    number = int(text)
+    if number not in range(1, 17):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 to 16, got {number}")
+    return number
+
+
 def _add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON, one object a line")
 
 
 def _add_service(commands: Commands) -> None:
-    run = _add(commands, "run", "run_command:run", "watch, judge, keep and release until told to stop")
+    run = _add(commands, "run", _SERVICE, "watch, judge, keep and release until told to stop")
     run.add_argument("--once", action="store_true", help="make one complete pass and exit")
     demo = _add(
         commands, "demo", "demo:run", "show all of it on a real Paddle training run, in about a minute"
@@ -110,7 +130,9 @@ def _add_answers(commands: Commands) -> None:
         commands, "check", "check:run", "judge the checkpoint sets at the paths; needs no configuration"
     )
     check.add_argument("paths", nargs="+", metavar="PATH", help="a file, a set's directory or a whole tree")
-    check.add_argument("--workers", type=int, default=2, metavar="N", help="scan processes (default: 2)")
+    check.add_argument(
+        "--workers", type=_workers, default=2, metavar="N", help="scan processes, 1 to 16 (default: 2)"
+    )
     _add_json(check)
     plan = _add(commands, "plan", "plan:run", "show what would be kept and removed, and why; removes nothing")
     plan.add_argument("runs", nargs="*", metavar="RUN", help="only these runs (default: all)")

@@ -40,9 +40,14 @@ def print_json(value: Mapping[str, Any]) -> None:
     sys.stdout.write(json.dumps({"schema": SCHEMA, **value}, allow_nan=False) + "\n")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # `main` knows what to do about it; rich would exit with 1
+
+
 def console() -> Console:
     """Where people read; wide enough for a log or a pager when it is no terminal."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
+    return _Console(highlight=False, width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL)
 
 
 def styled(verdict: Verdict) -> Text:
