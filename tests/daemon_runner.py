@@ -132,13 +132,11 @@ class Daemon:
 
     def children(self):
         """The processes that it has started, and theirs."""
-        with suppress(psutil.NoSuchProcess):
-            return psutil.Process(self.pid).children(recursive=True)
-        return []
+        return descendants(self.pid)
 
     def reading(self, path):
         """Its processes that have the file open."""
-        return [one for one in self.children() if str(path) in _open_files(one)]
+        return readers(self.pid, path)
 
     def send(self, number):
         """Send a signal."""
@@ -155,7 +153,7 @@ class Daemon:
         children = self.children()
         self.send(number)
         code = self.wait()
-        wait_until(lambda: not any(map(_is_alive, children)), "the end of all that it has started", 2)
+        wait_until(lambda: not any(map(is_alive, children)), "the end of all that it has started", 2)
         return code
 
 
@@ -199,13 +197,22 @@ def run_once(place, **options):
     return daemon.process.returncode, daemon
 
 
-def _comparable(line):
-    return {name: value for name, value in line.items() if not isinstance(value, (list, dict))}
-
-
-def _is_alive(process):
+def descendants(pid):
+    """The processes that a process has started, and theirs."""
     with suppress(psutil.NoSuchProcess):
-        return process.status() != psutil.STATUS_ZOMBIE  # which somebody else has to bury
+        return psutil.Process(pid).children(recursive=True)
+    return []
+
+
+def readers(pid, path):
+    """Those of them that have the file open."""
+    return [one for one in descendants(pid) if str(path) in _open_files(one)]
+
+
+def is_alive(process):
+    """Whether a process has not ended yet; a zombie is for somebody else to bury."""
+    with suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
@@ -214,3 +221,7 @@ def _open_files(process):
         return {one.path for one in process.open_files()}
     except psutil.Error:
         return set()
+
+
+def _comparable(line):
+    return {name: value for name, value in line.items() if not isinstance(value, (list, dict))}

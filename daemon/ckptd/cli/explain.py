@@ -12,7 +12,7 @@ from ckptd.core.findings import FINDINGS
 from ckptd.core.layouts import joined
 from ckptd.core.model import SetKey
 from ckptd.core.names import from_shown, shown
-from ckptd.core.records import RecordedDecision, RecordedJudgement, ReleaseRecord, Removal
+from ckptd.core.records import RecordedDecision, RecordedJudgement, ReleaseRecord, Removal, RemovalState
 from ckptd.errors import CkptdError
 from ckptd.shell.ledger import open_existing_ledger
 
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from ckptd.core.records import HistoryEntry
     from ckptd.core.settings import Settings
     from ckptd.shell.ledger import Ledger
+
+_REMOVAL_WORDS = {
+    RemovalState.BEGUN: "removal begun, into trash entry",
+    RemovalState.REMOVED: "moved into the trash as",
+    RemovalState.SKIPPED: "removal called off, of trash entry",
+    RemovalState.RESTORED: "restored from trash entry",
+    RemovalState.PURGED: "deleted for good with trash entry",
+}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -102,8 +110,9 @@ def _line(entry: HistoryEntry) -> Text:
         case RecordedDecision(decision=decision):
             return Text(f"{decision.action}: {'; '.join(decision.reasons)}")
         case Removal():
-            return Text(" ".join(part for part in (entry.state, entry.entry, entry.reason) if part))
+            reason = f": {entry.reason}" if entry.reason else ""
+            return Text(f"{_REMOVAL_WORDS[entry.state]} {entry.entry}{reason}")
         case ReleaseRecord():
-            return Text(
-                " ".join(part for part in ("release", entry.state, entry.version, entry.reason) if part)
-            )
+            version = f" as {entry.version}" if entry.version else ""
+            reason = f": {entry.reason}" if entry.reason else ""
+            return Text(f"release {entry.state}{version}{reason}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING, NamedTuple
 
 from ckptd.config import find, load
@@ -85,6 +86,21 @@ def present(found: Settings) -> Iterator[Place]:
         for run in find_runs(tree):
             for one in recognise(tree, run, layout=watch.layout, required=watch.require):
                 yield Place(watch, one.key)
+
+
+def reachable(found: Settings) -> tuple[WatchSettings, ...]:
+    """The watches whose roots can be read; of the others, the reason is told to the user."""
+    reached = []
+    for watch in found.watches:
+        try:
+            inventory.require_directory(watch.path)
+        except OSError as error:
+            sys.stderr.write(
+                f"ckptd: {shown(watch.path)}: {error.strerror}; what it holds is not known now\n"
+            )
+        else:
+            reached.append(watch)
+    return tuple(reached)
 
 
 def listing(watch: WatchSettings) -> Tree:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import ExitStack
@@ -28,10 +29,10 @@ from ckptd.shell.prober import Prober
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ckptd.core.assessment import Assessment
-    from ckptd.core.model import Decision, FileScan, Fingerprint
+    from ckptd.core.model import Decision, FileScan, Fingerprint, Policy
     from ckptd.core.settings import Settings, WatchSettings
 
 _ANSWER_SECONDS = 1.0
@@ -58,9 +59,9 @@ class MemoryScans:
 def run(options: argparse.Namespace) -> int:
     """Print the plan for all runs, or for those that are named."""
     settings = places.settings(options)
-    planned = list(assessed(settings, options.runs))
-    if options.runs and not planned:
-        raise UsageError(f"{', '.join(options.runs)}: no run of that name; `ckptd status` lists the runs")
+    watches = places.reachable(settings)
+    runs = _wanted(watches, options.runs)
+    planned = list(assessed(settings, runs))
     decisions = [
         (watch, places.run_name(watch, run), decision)
         for watch, run, assessment in planned
@@ -72,40 +73,59 @@ def run(options: argparse.Namespace) -> int:
         output.print_json({"summary": _summary([decision for _, _, decision in decisions])})
     else:
         _print(planned)
-    return 0
+    return 0 if watches == settings.watches else CkptdError.exit_code
 
 
-def assessed(settings: Settings, runs: Iterable[str] = ()) -> Iterator[tuple[WatchSettings, str, Assessment]]:
-    """Assess every run of every root that can be read, with all that a verdict takes.
+def _wanted(watches: Iterable[WatchSettings], names: Sequence[str]) -> list[tuple[WatchSettings, str]]:
+    """The runs that are named, by their names, those of their watches, or paths; all, if none is.
+
+    Raises:
+        UsageError: a name means no run.
+    """
+    runs = [(watch, run) for watch in watches for run in find_runs(places.listing(watch))]
+    unknown = [name for name in names if not any(_is_meant(watch, run, name) for watch, run in runs)]
+    if unknown:
+        raise UsageError(f"{', '.join(unknown)}: no run of that name; `ckptd status` lists the runs")
+    return [one for one in runs if not names or any(_is_meant(*one, name) for name in names)]
+
+
+def _is_meant(watch: WatchSettings, run: str, name: str) -> bool:
+    path = os.path.normpath(os.path.join(watch.path, run))
+    full = places.run_name(watch, run)
+    return os.path.abspath(name) in {path, watch.path} or name.rstrip("/") in {
+        run,
+        full,
+        shown(run),
+        shown(full),
+        watch.name,
+    }
+
+
+def assessed(
+    settings: Settings, runs: Iterable[tuple[WatchSettings, str]]
+) -> Iterator[tuple[WatchSettings, str, Assessment]]:
+    """Assess runs with all that a verdict takes.
 
     Args:
         settings: the configuration.
-        runs: names or paths of runs; none of them means all.
+        runs: which of its runs.
 
     Yields:
-        The watch, the run and its assessment.
+        The watch, the run and its assessment, unless the run is gone meanwhile.
     """
     answered = threading.Event()
     prober = Prober(settings.daemon.workers, answered.set)
-    wanted = set(runs)
     with ExitStack() as stack:
         stack.callback(prober.stop)
         ledger = open_existing_ledger(Path(settings.daemon.state_dir))
         if ledger is not None:
             stack.enter_context(ledger)
-        for watch in settings.watches:
+        for watch, run in runs:
             store: ScanStore = MemoryScans() if ledger is None else ledger
             assessor = Assessor(watch, settings.daemon.settle.total_seconds(), store, prober)
-            for run in find_runs(places.listing(watch)):
-                if not wanted or wanted & {
-                    run,
-                    shown(run),
-                    places.run_name(watch, run),
-                    f"{watch.path}/{run}",
-                }:
-                    assessment = _assess(assessor, run, answered)
-                    if assessment is not None:
-                        yield watch, run, assessment
+            assessment = _assess(assessor, run, answered)
+            if assessment is not None:
+                yield watch, run, assessment
 
 
 def _assess(assessor: Assessor, run: str, answered: threading.Event) -> Assessment | None:
@@ -140,15 +160,19 @@ def _summary(decisions: list[Decision]) -> dict[str, int]:
     return counts | {"bytes_freed": sum(one.bytes for one in decisions if one.action is Action.REMOVE)}
 
 
+def _mode(policy: Policy | None) -> str:
+    if policy is None:
+        return "no retention rules: nothing is removed"
+    return "the service removes what is marked so" if policy.enforce else "plan only: nothing is removed"
+
+
 def _print(planned: list[tuple[WatchSettings, str, Assessment]]) -> None:
     console = output.console()
     if not planned:
         console.print("no run with checkpoint sets yet")
         return
     for watch, run, assessment in planned:
-        policy = watch.retention
-        mode = "enforce" if policy is not None and policy.enforce else "plan only: nothing is removed"
-        title = Text.assemble((shown(places.run_name(watch, run)), "bold"), f"  {mode}")
+        title = Text.assemble((shown(places.run_name(watch, run)), "bold"), f"  {_mode(watch.retention)}")
         table = Table(title=title, title_justify="left", box=None, header_style="bold")
         for column in ("set", "verdict", "size", "action"):
             table.add_column(column, no_wrap=True)

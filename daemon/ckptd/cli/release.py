@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 
 def show(options: argparse.Namespace) -> int:
     """List the releases of every deploy directory, oldest first."""
-    for watch in places.settings(options).watches:
-        if watch.release is None:
-            continue
-        deploy_dir = watch.release.deploy_dir
+    releases = [watch.release for watch in places.settings(options).watches if watch.release is not None]
+    for deploy_dir in (release.deploy_dir for release in releases):
         try:
             found = list_releases(deploy_dir)
         except OSError as error:
@@ -31,7 +29,10 @@ def show(options: argparse.Namespace) -> int:
             for one in found:
                 output.print_json({"deploy_dir": shown(deploy_dir), **_object(one)})
         else:
-            output.console().print(_table(deploy_dir, found))
+            nothing = f"{shown(deploy_dir)}: nothing was released yet"
+            output.console().print(_table(deploy_dir, found) if found else Text(nothing))
+    if not releases and not options.json:
+        output.console().print(Text("no [watch.release] in the configuration: nothing is ever released"))
     return 0
 
 

@@ -60,6 +60,7 @@ def run(options: argparse.Namespace) -> int:
     settings = places.settings(options)
     daemon = _daemon(settings)
     runs = list(_runs(settings))
+    places.reachable(settings)  # tells of those that are not
     if options.json:
         output.print_json({"daemon": daemon})
         for one in runs:
