@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import os
+import threading
+
+import pytest
+
+from checkpoints import dump, dump_huge, weights
+from ckptd.core.model import Role
+from ckptd.shell import inventory, prober
+from ckptd.shell.prober import Prober, ScanRequest
+from daemon_runner import descendants, is_alive, readers
+from waiting import wait_until
+
+HUGE_BYTES = 1 << 40  # nobody reads that far within a test
+
+
+@pytest.fixture
+def probe():
+    """Make probers that are stopped whatever the test does."""
+    made = []
+
+    def make(workers=1):
+        made.append(Prober(workers, threading.Event().set))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+
+
+def request(path):
+    """The request for a scan of a file as it is now."""
+    found = inventory.entry(str(path.parent), path.name)
+    return ScanRequest(str(path.parent), Role.PARAMS, found.fingerprint)
+
+
+def results(one, meanwhile=lambda: None):
+    """Wait until everything is answered; every result there was."""
+    found = []
+
+    def is_done():
+        meanwhile()
+        found.extend(one.take_results())
+        return not len(one)
+
+    wait_until(is_done, "all answers")
+    return found
+
+
+def answers(one, meanwhile=lambda: None):
+    """The codes of each file's findings by its name, once per answer."""
+    found = results(one, meanwhile)
+    return sorted((each.request.expected.path, [one.code for one in each.scan.findings]) for each in found)
+
+
+def test_prober_answers_each_request_once(probe, tmp_path):
+    """However many files are asked for, and how often, each gets one answer, with its own findings."""
+    one = probe(workers=2)
+    for number in range(12):
+        path = tmp_path / f"{number:02}.pdparams"
+        dump(path, weights(number))
+        if number % 3 == 0:
+            path.write_bytes(b"")
+        one.submit(request(path))
+        one.submit(request(path))
+    expected = [(f"{number:02}.pdparams", [] if number % 3 else ["empty_file"]) for number in range(12)]
+    assert expected == answers(one)
+
+
+def test_prober_answers_again_when_asked_again(probe, tmp_path):
+    """An answer that was taken does not stand in the way of the same question later."""
+    one = probe()
+    path = tmp_path / "a.pdparams"
+    dump(path, weights())
+    for _ in range(2):
+        one.submit(request(path))
+        assert [("a.pdparams", [])] == answers(one)
+
+
+def test_prober_blames_no_file_for_the_death_of_another_ones_scan(probe, tmp_path):
+    """Of all files that are under way when scan processes die, only the deadly ones are given up."""
+    one = probe(workers=2)
+    deadly = [tmp_path / "a_deadly.pdparams", tmp_path / "c_deadly.pdparams"]
+    for path in deadly:
+        dump_huge(path, HUGE_BYTES)
+    harmless = [tmp_path / "b.pdparams", tmp_path / "d.pdparams", tmp_path / "e.pdparams"]
+    for number, path in enumerate(harmless):
+        dump(path, weights(number))
+
+    def kill_those_that_read_a_deadly_file():
+        for path in deadly:
+            for process in readers(os.getpid(), path):
+                process.kill()
+
+    for path in sorted(deadly + harmless):
+        one.submit(request(path))
+    expected = [
+        (path.name, ["scanner_failed"] if path in deadly else []) for path in sorted(deadly + harmless)
+    ]
+    assert expected == answers(one, kill_those_that_read_a_deadly_file)
+
+
+def test_prober_gives_up_a_scan_that_hangs(probe, tmp_path, monkeypatch):
+    """A scan that takes longer than any disk could explain is ended, and the others are answered."""
+    monkeypatch.setattr(prober, "_BASE_SECONDS", 1.0)
+    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_SECOND", HUGE_BYTES << 10)
+    one = probe()
+    dump_huge(tmp_path / "a.pdparams", HUGE_BYTES)
+    dump(tmp_path / "b.pdparams", weights())
+    for name in ("a.pdparams", "b.pdparams"):
+        one.submit(request(tmp_path / name))
+    found = {each.request.expected.path: each.scan.findings for each in results(one)}
+    assert () == found["b.pdparams"]
+    assert ["it took too long"] == [finding.detail for finding in found["a.pdparams"]]
+
+
+def test_prober_stops_at_once_and_leaves_no_process(probe, tmp_path):
+    """Stopping ends the scans under way with their processes."""
+    one = probe()
+    path = tmp_path / "a.pdparams"
+    dump_huge(path, HUGE_BYTES)
+    one.submit(request(path))
+    wait_until(lambda: readers(os.getpid(), path), "the scan")
+    scanners = readers(os.getpid(), path)
+    one.stop()
+    assert not any(map(is_alive, scanners))
+
+
+def test_prober_without_work_gives_its_processes_back(probe, tmp_path, monkeypatch):
+    """An idle pool costs nothing: its processes end, and the next scan starts new ones."""
+    monkeypatch.setattr(prober, "_IDLE_SECONDS", 0.0)
+    one = probe()
+    path = tmp_path / "a.pdparams"
+    dump(path, weights())
+    others = {process.pid for process in descendants(os.getpid())}
+    for _ in range(2):
+        one.submit(request(path))
+        assert [("a.pdparams", [])] == answers(one)
+        wait_until(
+            lambda: not one.take_results() and one.wants_attention_in is None, "the pool to be given back"
+        )
+        wait_until(
+            lambda: (
+                not [
+                    each
+                    for each in descendants(os.getpid())
+                    if each.pid not in others
+                    and is_alive(each)
+                    and "resource_tracker" not in str(each.cmdline())
+                ]
+            ),
+            "the processes to end",
+        )
