@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import shutil
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from checkpoints import SUFFIXES, dump, save, weights
 from ckptd.cli.main import main
+from ckptd.core.model import SetKey
+from ckptd.core.records import ReleaseRecord, ReleaseState
+from ckptd.shell.ledger import open_ledger
 from daemon_runner import enforced, run_once, serving, watch_table, write_config
 from waiting import wait_until
+
+NOW = datetime(2026, 11, 24, 10, 55, tzinfo=UTC)
 
 
 def stems(directory):
@@ -114,6 +120,46 @@ def test_trash_that_cannot_be_used_keeps_all_sets_and_is_told(tmp_path):
     assert "Not a directory" in daemon.told("set.skipped", set="step_1")[0]["reason"]
     assert [] == daemon.told("trash.recovered")
     assert {"step_1", "step_2"} == stems(root / "run")
+
+
+RELEASE = (
+    'deploy_dir = "deploy"\nentrypoint = "network:build"\n'
+    'input_spec = [{ shape = [-1, 4], dtype = "float32", name = "x" }]'
+)
+
+
+def test_no_set_is_removed_while_any_may_be_the_live_one(tmp_path, capsys):
+    """While it cannot be read which set is live, all stay, and that is told by the service and the plan."""
+    write_config(tmp_path, watch_table(best="max", retention=enforced(keep_last=1), release=RELEASE))
+    run = tmp_path / "output" / "run"
+    for step in (1, 2):
+        save(run, f"step_{step}", step=step)
+    (tmp_path / "deploy" / "current").mkdir(parents=True)
+    code, daemon = run_once(tmp_path)
+    assert 1 == code
+    reason = daemon.told("set.skipped", set="step_1")[0]["reason"]
+    assert "refusing to remove a set that may be live" in reason
+    assert f"{tmp_path}/deploy: `current` is no symbolic link; move it away" in reason
+    assert {"step_1", "step_2"} == stems(run)
+    assert 0 == main(["--config", str(tmp_path / "config.toml"), "plan"])
+    assert "nothing is removed while any set may be the live one" in capsys.readouterr().err
+
+
+def test_set_that_was_released_stays_while_the_deploy_directory_is_away(tmp_path):
+    """What was published last is not removed when its deploy directory is gone, as an unmounted one is."""
+    write_config(tmp_path, watch_table(best="max", retention=enforced(keep_last=1), release=RELEASE))
+    root = tmp_path / "output"
+    for step in (1, 2, 3):
+        save(root / "run", f"step_{step}", step=step)
+    (tmp_path / "state").mkdir()
+    ledger, _ = open_ledger(tmp_path / "state", NOW)
+    with ledger:
+        deploy_dir, key = str(tmp_path / "deploy"), SetKey("run", "step_1")
+        ledger.record_release(ReleaseRecord(deploy_dir, str(root), key, ReleaseState.PUBLISHED, "key", NOW))
+    code, daemon = run_once(tmp_path)
+    assert 0 == code
+    assert {"step_2"} == daemon.removed
+    assert {"step_1", "step_3"} == stems(root / "run")
 
 
 def test_run_that_is_removed_by_hand_is_forgotten(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from contextlib import ExitStack
@@ -18,10 +19,10 @@ from ckptd.cli import output, places
 from ckptd.core.layouts import find_runs
 from ckptd.core.model import Action, SetKey
 from ckptd.core.names import shown
-from ckptd.core.releases import Release
 from ckptd.core.units import shown_bytes
 from ckptd.errors import CkptdError, UsageError
 from ckptd.reconcile.assessor import Assessor, Moment, ScanStore
+from ckptd.reconcile.releasing import doubt_about, live_source
 from ckptd.shell.deploy_directory import live
 from ckptd.shell.ledger import open_existing_ledger
 from ckptd.shell.pins import pins
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ckptd.core.assessment import Assessment
     from ckptd.core.model import Decision, FileScan, Fingerprint, Policy
     from ckptd.core.settings import Settings, WatchSettings
+    from ckptd.shell.ledger import Ledger
 
 _ANSWER_SECONDS = 1.0
 _STYLES = {Action.KEEP: "green", Action.REMOVE: "red", Action.LEAVE: "yellow"}
@@ -60,6 +62,7 @@ def run(options: argparse.Namespace) -> int:
     """Print the plan for all runs, or for those that are named."""
     settings = places.settings(options)
     watches = places.reachable(settings)
+    _tell_doubts(watches)
     runs = _wanted(watches, options.runs)
     planned = list(assessed(settings, runs))
     decisions = [
@@ -123,12 +126,14 @@ def assessed(
         for watch, run in runs:
             store: ScanStore = MemoryScans() if ledger is None else ledger
             assessor = Assessor(watch, settings.daemon.settle.total_seconds(), store, prober)
-            assessment = _assess(assessor, run, answered)
+            assessment = _assess(assessor, run, _released(watch, ledger), answered)
             if assessment is not None:
                 yield watch, run, assessment
 
 
-def _assess(assessor: Assessor, run: str, answered: threading.Event) -> Assessment | None:
+def _assess(
+    assessor: Assessor, run: str, released: frozenset[SetKey], answered: threading.Event
+) -> Assessment | None:
     watch, prober = assessor.watch, assessor.prober
     found = pins(watch.path)
     if found.problems:
@@ -138,7 +143,7 @@ def _assess(assessor: Assessor, run: str, answered: threading.Event) -> Assessme
         )
     while True:
         moment = Moment(datetime.now(UTC), time.monotonic())
-        assessment = assessor.look(run, moment, pinned=found.keys, released=_released(watch))
+        assessment = assessor.look(run, moment, pinned=found.keys, released=released)
         if assessment is None or assessment.is_complete:
             return assessment
         while len(prober):
@@ -148,11 +153,18 @@ def _assess(assessor: Assessor, run: str, answered: threading.Event) -> Assessme
             assessor.take({request.expected: scan for request, scan in results}, moment.now)
 
 
-def _released(watch: WatchSettings) -> frozenset[SetKey]:
-    current = live(watch.release.deploy_dir) if watch.release else None
-    if not isinstance(current, Release) or current.source.root != watch.path:
+def _released(watch: WatchSettings, ledger: Ledger | None) -> frozenset[SetKey]:
+    if watch.release is None:
         return frozenset()
-    return frozenset({SetKey(current.source.run, current.source.set_name)})
+    deploy_dir = watch.release.deploy_dir
+    source = live_source(live(deploy_dir), deploy_dir, ledger)
+    return frozenset({source[1]}) if source is not None and source[0] == watch.path else frozenset()
+
+
+def _tell_doubts(watches: Iterable[WatchSettings]) -> None:
+    for deploy_dir in (watch.release.deploy_dir for watch in watches if watch.release is not None):
+        if doubt := doubt_about(live(deploy_dir), deploy_dir):
+            sys.stderr.write(f"ckptd: nothing is removed while any set may be the live one: {doubt}\n")
 
 
 def _summary(decisions: list[Decision]) -> dict[str, int]:

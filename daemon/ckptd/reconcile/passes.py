@@ -219,7 +219,8 @@ class Reconciler:
             assessment = self._look(one, run, listing, moment)  # what is being exported now must stay
         if assessment is None or not assessment.is_complete:
             return
-        freed = one.removal.apply(run, assessment.plan, moment)
+        doubt = one.release.doubt if one.release is not None else ""
+        freed = one.removal.apply(run, assessment.plan, moment, doubt)
         if freed:
             report.removed += len(freed)
             report.freed_bytes += sum(freed)

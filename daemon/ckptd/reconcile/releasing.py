@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptd.core.model import Role, SetKey
+from ckptd.core.names import shown
 from ckptd.core.records import ReleaseRecord, ReleaseState
 from ckptd.core.releases import Damaged, Release, Source, why_not
 from ckptd.shell.deploy_directory import live
@@ -23,6 +24,32 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 60.0  # after a refusal that need not last, such as a full disk
 
 
+def live_source(
+    current: Release | Damaged | None, deploy_dir: str, ledger: Ledger | None
+) -> tuple[str, SetKey] | None:
+    """The root and the set that the live release was made from, as far as that can be told.
+
+    Where nothing is live, what was published last still counts: the deploy directory may not be mounted.
+    """
+    if isinstance(current, Release):
+        return _source_key(current.source)
+    records = ledger.releases(deploy_dir) if ledger is not None else []
+    published = [record for record in records if record.state is ReleaseState.PUBLISHED]
+    return (published[-1].root, published[-1].key) if published else None
+
+
+def doubt_about(current: Release | Damaged | None, deploy_dir: str) -> str:
+    """Why it cannot be told which set the live release was made from, and the way out; empty when it can."""
+    if not isinstance(current, Damaged):
+        return ""
+    place = "" if current.reason.startswith(deploy_dir) else f"{shown(deploy_dir)}: "
+    return f"{place}{current.reason}; {current.way_out}"
+
+
+def _source_key(source: Source) -> tuple[str, SetKey]:
+    return source.root, SetKey(source.run, source.set_name)
+
+
 @dataclass(slots=True)
 class ReleaseStep:
     """The releases of one root, whose runs compete for one deploy directory."""
@@ -34,6 +61,7 @@ class ReleaseStep:
     ledger: Ledger
     log: Log
     _live: Release | Damaged | None = None
+    _live_source: tuple[str, SetKey] | None = None
     _retry_at: float = 0.0  # monotonic
     # Exports that would end the same way. A restart or a reload gives them another try: somebody may have
     # mended the code behind the entrypoint.
@@ -43,16 +71,20 @@ class ReleaseStep:
     def refresh(self) -> None:
         """Read what is live now."""
         self._live = live(self.settings.deploy_dir)
+        self._live_source = live_source(self._live, self.settings.deploy_dir, self.ledger)
 
     @property
     def sources(self) -> frozenset[SetKey]:
         """The sets of this root that must stay: what is live was made from them, or is being made."""
         job = self.releaser.running(self.settings.deploy_dir)
-        sources = [self._live.source] if isinstance(self._live, Release) else []
-        sources += [job.source] if job is not None else []
-        return frozenset(
-            SetKey(one.run, one.set_name) for one in sources if one.root == self.assessor.watch.path
-        )
+        sources = [] if self._live_source is None else [self._live_source]
+        sources += [] if job is None else [_source_key(job.source)]
+        return frozenset(key for root, key in sources if root == self.assessor.watch.path)
+
+    @property
+    def doubt(self) -> str:
+        """Why it cannot be told which set the live release was made from; empty when it can."""
+        return doubt_about(self._live, self.settings.deploy_dir)
 
     def consider(self, run: str, assessment: Assessment, moment: Moment) -> bool:
         """Begin to release the run's best set if it is better than what is live; whether that was begun."""

@@ -32,6 +32,7 @@ class RemovalStep:
     pinned: frozenset[SetKey] = frozenset()
     refusal: str = ""  # why the last removal was called off
     _pins_problem: str = ""
+    _called_off: dict[SetKey, str] = field(default_factory=dict)  # why; told once
     _not_purged: dict[str, str] = field(default_factory=dict)  # by entry, why; told once
 
     def recover(self, now: datetime) -> None:
@@ -68,11 +69,25 @@ class RemovalStep:
             self.log.emit("pin.damaged", path=found.problems[0].path, reason=found.problems[0].reason)
         self._pins_problem = problem
 
-    def apply(self, run: str, plan: Plan, moment: Moment) -> list[int]:
-        """Remove what the plan says, if the policy is enforced; returns the bytes of each set that went."""
+    def apply(self, run: str, plan: Plan, moment: Moment, doubt: str) -> list[int]:
+        """Remove what the plan says, if the policy is enforced.
+
+        Args:
+            run: the run's path below the root.
+            plan: what is to be done with its sets.
+            moment: the pass's clocks.
+            doubt: why it cannot be told which set is live; then any could be, and all stay.
+
+        Returns:
+            The bytes of each set that went.
+        """
         policy = self.assessor.watch.retention
         if policy is None or not policy.enforce or self._pins_problem:
             return []
+        if doubt:
+            self._call_off(plan, f"refusing to remove a set that may be live: {doubt}")
+            return []
+        self._called_off.clear()
         freed = []
         for decision in plan.with_action(Action.REMOVE):
             entry = entry_id(moment.now, secrets.token_hex(3))
@@ -91,6 +106,13 @@ class RemovalStep:
                 self._record(decision.key, entry, RemovalState.SKIPPED, moment.now, reason=outcome.reason)
                 self._tell_skipped(decision.key, outcome.reason)
         return freed
+
+    def _call_off(self, plan: Plan, reason: str) -> None:
+        for decision in plan.with_action(Action.REMOVE):
+            self.refusal = reason
+            if self._called_off.get(decision.key) != reason:
+                self._called_off[decision.key] = reason
+                self._tell_skipped(decision.key, reason)
 
     def purge(self, now: datetime) -> None:
         """Delete what has been in the trash for long enough."""
