@@ -207,13 +207,14 @@ def test_second_service_on_one_state_directory_is_refused(run, tmp_path):
 
 def test_missing_root_is_told_and_served_when_it_appears(run, tmp_path):
     """A root that is not there keeps nobody from being served, and is itself served once it is there."""
-    write_config(tmp_path, watch_table("missing"), watch_table("output"), sweep="1s")
+    write_config(tmp_path, watch_table("missing"), watch_table("output"))
     save(run, "step_1")
     with serving(tmp_path) as daemon:
         missing = str(tmp_path / "missing")
         assert "No such file" in daemon.wait_for("watch.degraded", root=missing)["reason"]
         daemon.wait_for("set.validated", set="step_1")
         save(tmp_path / "missing" / "run", "step_2")
+        save(run, "step_3")  # wakes it before it tries again by itself
         daemon.wait_for("watch.recovered", root=missing)
         daemon.wait_for("set.validated", root=missing, set="step_2")
         assert 1 == len(daemon.told("watch.degraded"))
@@ -221,16 +222,18 @@ def test_missing_root_is_told_and_served_when_it_appears(run, tmp_path):
 
 def test_root_removed_and_made_again_is_watched_again(run, tmp_path):
     """After a root was removed and made again, new sets are judged, also under the names of old ones."""
-    write_config(tmp_path, sweep="1s")
+    write_config(tmp_path, watch_table("other"), watch_table("output"))
     root = tmp_path / "output"
     save(run, "step_1", without=[".pdopt"])
+    (tmp_path / "other").mkdir()
     with serving(tmp_path) as daemon:
         daemon.wait_for("set.incomplete", set="step_1")
         shutil.rmtree(root)
         daemon.wait_for("watch.degraded", root=str(root))
         save(run, "step_1")
+        save(tmp_path / "other", "step_1")  # wakes it before it tries again by itself
         daemon.wait_for("watch.recovered", root=str(root))
-        daemon.wait_for("set.validated", set="step_1")
+        daemon.wait_for("set.validated", run="run", set="step_1")
         save(run, "step_2")
         daemon.wait_for("set.validated", set="step_2")
 
