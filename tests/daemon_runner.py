@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STOP_SECONDS = 5  # what the daemon promises
+PATIENCE_SECONDS = 45  # scans get what nobody else wants of a busy machine
 
 _PR_CAPBSET_DROP = 24  # linux/prctl.h
 _OVERRIDES = (1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH of linux/capability.h
@@ -103,12 +104,16 @@ class Daemon:
             assert self.is_running or len(self.told(event, **fields)) >= times, self.story
             return len(self.told(event, **fields)) >= times
 
-        wait_until(enough, f"{event} {fields} in {self.log_path}", 20)
+        wait_until(enough, f"{event} {fields} in {self.log_path}", PATIENCE_SECONDS)
         return self.told(event, **fields)[times - 1]
 
     def wait_for_verdicts(self, expected):
         """Wait until the last verdict told of each set is the expected one."""
-        wait_until(lambda: expected.items() <= self.verdicts.items(), f"{expected}, in {self.log_path}", 20)
+        wait_until(
+            lambda: expected.items() <= self.verdicts.items(),
+            f"{expected}, in {self.log_path}",
+            PATIENCE_SECONDS,
+        )
 
     @property
     def verdicts(self):

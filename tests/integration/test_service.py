@@ -364,7 +364,7 @@ def test_killed_scan_is_tried_again(run, tmp_path):
     path = run / "step_1.pdparams"
     with serving(tmp_path) as daemon:
         dump(run / "step_1.pdopt", {})
-        dump_huge(path, 2 << 30)
+        dump_huge(path, 1 << 30)
         wait_until(lambda: daemon.reading(path), "the scan")
         scanner = daemon.reading(path)[0]
         scanner.suspend()

@@ -70,7 +70,7 @@ def make_wrong_sets(run, canary):
     os.truncate(params["step_22"], params["step_22"].stat().st_size - 50)
     with params["step_23"].open("ab") as file:
         file.write(b"more")
-    dump_huge(params["step_24"], 2 << 30)
+    dump_huge(params["step_24"], 1 << 30)
     params["step_25"].write_bytes(b"just some text")
 
 
