@@ -30,6 +30,7 @@ WRONG = {
     "step_23": ("trailing_bytes", "suspect"),
     "step_24": ("missing_role", "incomplete"),  # its weights vanish while they are read
     "step_25": ("unknown_container", "unreadable"),
+    "step_26": ("all_zero", "corrupt"),  # a hole of one TiB
 }
 ODD_NAMES = ("with space_1", 'quote"and\\slash_2', "new\nline_3", os.fsdecode(b"no-utf8-\xff\xfe_4"), "ünï_5")
 
@@ -72,13 +73,15 @@ def make_wrong_sets(run, canary):
         file.write(b"more")
     dump_huge(params["step_24"], 1 << 30)
     params["step_25"].write_bytes(b"just some text")
+    with params["step_26"].open("wb") as file:
+        file.truncate(1 << 40)
 
 
 def inventory(root):
     """Every name below a root, with what regular files hold, but for huge and for ckptd's own ones."""
     found = {}
     for path in root.rglob("*"):
-        if ".ckptd" not in path.parts and path.name != "step_24.pdparams":
+        if ".ckptd" not in path.parts and path.name not in {"step_24.pdparams", "step_26.pdparams"}:
             is_readable = path.is_file() and not path.is_symlink() and os.access(path, os.R_OK)
             found[path.relative_to(root)] = path.read_bytes() if is_readable else None
     return found
