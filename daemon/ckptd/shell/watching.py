@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
@@ -62,6 +63,9 @@ class Watcher:
     """Watches roots with one inotify instance for all, and with one poller for each interval."""
 
     def __init__(self, on_hint: Callable[[Hint], None]) -> None:
+        # A directory that is moved twice, as on its way into the trash, is watched anew while the old watch
+        # is still known: the library rightly replaces it, and warns about that.
+        warnings.filterwarnings("ignore", "Callback with id", RuntimeWarning)
         self._on_hint = on_hint
         self._inotify: BaseObserver = Observer()
         self._pollers: dict[float, BaseObserver] = {}
