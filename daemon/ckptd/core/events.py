@@ -123,10 +123,10 @@ EVENTS: dict[str, Event] = {
             "watch.degraded",
             "error",
             "root reason",
-            "changes below the root are not noticed at once any more, only at each sweep",
-            "Do what the reason says: mount the directory, or raise fs.inotify.max_user_watches.",
+            "the root, its watch or its trash cannot be used; what can be done without it goes on",
+            "Do what the reason says: mount the directory, mend the trash, or raise fs.inotify.max_user_watches.",
         ),
-        _event("watch.recovered", "info", "root", "changes below the root are noticed at once again"),
+        _event("watch.recovered", "info", "root", "the root can be used in full again"),
         _event("run.started", "info", "root run", "a run was seen for the first time"),
         _event(
             "run.failed",
