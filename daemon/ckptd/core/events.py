@@ -124,7 +124,7 @@ EVENTS: dict[str, Event] = {
             "error",
             "root reason",
             "the root, its watch or its trash cannot be used; what can be done without it goes on",
-            "Do what the reason says: mount the directory, mend the trash, or raise fs.inotify.max_user_watches.",
+            "Do what the reason says: mount the directory, or raise fs.inotify.max_user_watches.",
         ),
         _event("watch.recovered", "info", "root", "the root can be used in full again"),
         _event("run.started", "info", "root run", "a run was seen for the first time"),
