@@ -15,7 +15,17 @@ from ckptd.core.ledger_codec import (
     encode_judgement,
     encode_scan,
 )
-from ckptd.core.model import FileScan, Finding, Judgement, Metric, Order, Role, TensorFacts, Verdict
+from ckptd.core.model import (
+    ExpectedTensor,
+    FileScan,
+    Finding,
+    Judgement,
+    Metric,
+    Order,
+    Role,
+    TensorFacts,
+    Verdict,
+)
 
 texts = st.text(
     st.characters(categories=["L", "N", "P", "S", "Z", "C"]), max_size=20
@@ -31,7 +41,10 @@ tensors = st.builds(
     integers,
     integers,
     st.none() | texts,
+    st.booleans(),
 )
+sizes = st.none() | st.lists(integers, max_size=4).map(tuple)
+expected = st.builds(ExpectedTensor, texts, texts, sizes, sizes, st.none() | texts)
 scalars = texts | integers | st.floats(allow_nan=False) | st.booleans() | st.none()
 scans = st.builds(
     FileScan,
@@ -41,6 +54,7 @@ scans = st.builds(
     findings,
     st.lists(tensors, max_size=3).map(tuple),
     st.lists(st.tuples(key_paths, scalars), max_size=3).map(tuple),
+    st.lists(expected, max_size=3).map(tuple),
 )
 metrics = st.builds(
     Metric, texts, st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(list(Order))

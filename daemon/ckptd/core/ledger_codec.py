@@ -10,9 +10,20 @@ import json
 import zlib
 from typing import Any
 
-from ckptd.core.model import FileScan, Finding, Judgement, KeyPath, Metric, Order, Role, TensorFacts, Verdict
+from ckptd.core.model import (
+    ExpectedTensor,
+    FileScan,
+    Finding,
+    Judgement,
+    KeyPath,
+    Metric,
+    Order,
+    Role,
+    TensorFacts,
+    Verdict,
+)
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the layout below changes or the scanner judges differently, so that files are scanned anew."""
 
 _INT64 = range(-(2**63), 2**63)
@@ -32,11 +43,23 @@ def encode_scan(scan: FileScan) -> bytes:
             _int(item.bytes),
             _int(item.nonfinite),
             item.parameter,
+            item.is_constant,
         )
         for item in scan.tensors
     ]
     values = [(_key(key), _int(value)) for key, value in scan.values]
-    fields = (scan.container, _int(scan.bytes), scan.digest, _findings(scan.findings), tensors, values)
+    expected = [
+        (item.name, item.file, _sizes(item.shape), _sizes(item.offset), item.dtype) for item in scan.expected
+    ]
+    fields = (
+        scan.container,
+        _int(scan.bytes),
+        scan.digest,
+        _findings(scan.findings),
+        tensors,
+        values,
+        expected,
+    )
     return zlib.compress(_dump((FORMAT, *fields)), level=1)
 
 
@@ -47,17 +70,18 @@ def decode_scan(data: bytes) -> FileScan:
         UnknownFormat: the bytes are damaged or of another version.
     """
     try:
-        _, container, size, digest, findings, tensors, values = _load(zlib.decompress(data))
+        _, container, size, digest, findings, tensors, values, expected = _load(zlib.decompress(data))
         return FileScan(
             container=container,
             bytes=size,
             digest=digest,
             findings=tuple(Finding(*finding) for finding in findings),
-            tensors=tuple(
-                TensorFacts(tuple(key), tuple(shape), dtype, length, nonfinite, parameter)
-                for key, shape, dtype, length, nonfinite, parameter in tensors
-            ),
+            tensors=tuple(TensorFacts(tuple(key), tuple(shape), *others) for key, shape, *others in tensors),
             values=tuple((tuple(key), value) for key, value in values),
+            expected=tuple(
+                ExpectedTensor(name, file, _tuple(shape), _tuple(offset), dtype)
+                for name, file, shape, offset, dtype in expected
+            ),
         )
     except (zlib.error, LookupError, TypeError, ValueError) as error:
         raise UnknownFormat(f"no scan of format {FORMAT}: {error}") from error
@@ -101,6 +125,14 @@ def decode_judgement(data: bytes) -> Judgement:
 
 def _findings(findings: tuple[Finding, ...]) -> list[tuple[str, str, str]]:
     return [(finding.code, finding.path, finding.detail) for finding in findings]
+
+
+def _sizes(sizes: tuple[int, ...] | None) -> list[Any] | None:
+    return None if sizes is None else [_int(size) for size in sizes]
+
+
+def _tuple(sizes: list[int] | None) -> tuple[int, ...] | None:
+    return None if sizes is None else tuple(sizes)
 
 
 def _key(key: KeyPath) -> list[Any]:

@@ -188,10 +188,22 @@ class TensorFacts:
 
     key: KeyPath
     shape: tuple[int, ...]
-    dtype: str  # numpy name: "float32"; bfloat16 is "uint16" on disk and stays so here
+    dtype: str  # numpy name: "float32"; a pickle keeps bfloat16 as "uint16", and it stays so here
     bytes: int
     nonfinite: int
     parameter: str | None = None
+    is_constant: bool = False  # of at least two elements, and all of them equal
+
+
+@dataclass(frozen=True, slots=True)
+class ExpectedTensor:
+    """A tensor, or a part of one, that an index says is in a file beside it."""
+
+    name: str
+    file: str  # relative to the directory of the index
+    shape: tuple[int, ...] | None = None  # of this part; None where the index does not tell
+    offset: tuple[int, ...] | None = None  # of this part within the whole tensor, one number per dimension
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +213,13 @@ class FileScan:
     `values` are the plain leaves of the file's tree (progress, learning-rate schedules), without the tensors.
     """
 
-    container: str  # "pickle", "json", "unknown", "none" (could not be opened)
+    container: str  # a name of `core.containers`, "unknown", or "none" (could not be opened)
     bytes: int
     digest: str | None  # xxh3-128 over the whole file, hexadecimal
     findings: tuple[Finding, ...] = ()
     tensors: tuple[TensorFacts, ...] = ()
     values: tuple[tuple[KeyPath, Scalar], ...] = ()
+    expected: tuple[ExpectedTensor, ...] = ()  # of an index: what must be in the shards
 
     @property
     def nonfinite(self) -> int:
