@@ -233,3 +233,39 @@ def test_foreign_state_of_a_hostile_name_shows_it_short_and_printable():
     assert detail is not None
     assert detail.isprintable()
     assert len(detail) < 400
+
+
+UNIFIED = [tensor("llama.q.weight", shape=(4, 3)), tensor("llama.norm.weight", shape=(3,))]
+
+
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [
+        (tensor("llama.q.weight/moment1_0"), None),
+        (tensor("llama.norm.weight/beta1_pow_acc_0", shape=(1,)), None),
+        (
+            tensor("llama.q.weight/moment1_0", shape=(3, 3)),
+            "llama.q.weight/moment1_0 has the shape (3, 3), its parameter (4, 3)",
+        ),
+        (TensorFacts(("llama.q.weight/moment1_0",), (4, 2), "uint8", 8, 0), None),  # quantized, and packed
+        (tensor("master_weights", "llama.q.weight"), None),
+        (
+            tensor("master_weights", "llama.q.weight", shape=(2, 3)),
+            "llama.q.weight has the shape (2, 3), its parameter (4, 3)",
+        ),
+        (
+            tensor("llama.k.weight/moment1_0"),
+            "llama.k.weight/moment1_0 belongs to no parameter of this set",
+        ),
+        (
+            tensor("master_weights", "llama.k.weight"),
+            "llama.k.weight belongs to no parameter of this set",
+        ),
+    ],
+)
+def test_foreign_state_of_a_unified_checkpoint_goes_by_the_keys_of_the_weights(state, expected):
+    """PaddleNLP renames the state: what stands before the slash is the key of the parameter."""
+    matched = tensor("llama.q.weight/moment2_0")
+
+    assert expected == foreign_state([matched, state], UNIFIED)
+    assert is_accumulator(state)

@@ -24,15 +24,20 @@ class FindingSpec:
     verdict: Verdict | None
     meaning: str
     advice: str
+    is_odd: bool = True  # False for a remark on what is often as it should be
 
     @property
     def severity(self) -> Severity:
-        """Error where the verdict suffers, warning elsewhere."""
-        return Severity.WARNING if self.verdict is None else Severity.ERROR
+        """Error where the verdict suffers, elsewhere a warning if it is odd."""
+        if self.verdict is not None:
+            return Severity.ERROR
+        return Severity.WARNING if self.is_odd else Severity.INFO
 
 
 _RETRAIN = "The file cannot be repaired. Resume from an older valid set."
 _WAIT = "It is looked at again as soon as it changes."
+_LOOK = "Look at the training before you rely on this set."
+_ANOTHER = "Resume from another set."
 _LEAVE = "ckptd leaves it alone. Move it away if it does not belong here."
 
 FINDINGS: dict[str, FindingSpec] = {
@@ -134,6 +139,79 @@ FINDINGS: dict[str, FindingSpec] = {
             "earlier sets of this series have a GradScaler state, this one has none",
             _WAIT,
         ),
+        FindingSpec(
+            "missing_shard",
+            Verdict.INCOMPLETE,
+            "a shard is not there that the index names or the other shards count; on several machines, each"
+            " may hold only its own",
+            "Bring the shards of all machines together. It is looked at again as soon as it changes.",
+        ),
+        FindingSpec(
+            "missing_index",
+            Verdict.INCOMPLETE,
+            "shards without the index that says which tensor is in which of them",
+            _WAIT,
+        ),
+        FindingSpec(
+            "missing_shard_tensor",
+            Verdict.INCOMPLETE,
+            "a shard lacks tensors that the index says are in it: one of the two is of another save",
+            _ANOTHER,
+        ),
+        FindingSpec(
+            "shard_mismatch",
+            Verdict.CORRUPT,
+            "a tensor in a shard has another shape or type than the index says: one is of another save",
+            _ANOTHER,
+        ),
+        FindingSpec(
+            "uncovered_tensor",
+            Verdict.INCOMPLETE,
+            "the parts of a tensor leave gaps or overlap",
+            _ANOTHER,
+        ),
+        FindingSpec(
+            "unindexed_tensor",
+            Verdict.SUSPECT,
+            "shards hold tensors that no index names, and no loader would find: the index is of another save",
+            "Save into an empty directory; an older index that is in the way is kept as it is.",
+        ),
+        FindingSpec(
+            "empty_scaler_state",
+            Verdict.SUSPECT,
+            "the GradScaler state is empty, and earlier sets of this series have one",
+            "Resume without it, or from an older set.",
+        ),
+        FindingSpec(
+            "bad_rng_state",
+            Verdict.SUSPECT,
+            "the random state cannot be used: resumed training will not go on exactly as it was",
+            "Resume without it, or from an older set.",
+        ),
+        FindingSpec(
+            "progress_disagrees",
+            Verdict.SUSPECT,
+            "files of the set tell different epochs or steps: they are of different saves",
+            _ANOTHER,
+        ),
+        FindingSpec(
+            "tensors_lost",
+            Verdict.SUSPECT,
+            "weights that the previous set of this series has are not in this one",
+            _LOOK,
+        ),
+        FindingSpec(
+            "shapes_changed",
+            Verdict.SUSPECT,
+            "weights have other shapes than in the previous set of this series",
+            _LOOK,
+        ),
+        FindingSpec(
+            "dtypes_changed",
+            Verdict.SUSPECT,
+            "weights are of another type than in the previous set of this series",
+            _LOOK,
+        ),
         FindingSpec("no_tensors", Verdict.SUSPECT, "the weights file holds no tensor", _RETRAIN),
         FindingSpec(
             "foreign_optimizer",
@@ -158,6 +236,19 @@ FINDINGS: dict[str, FindingSpec] = {
             None,
             "a file of the set is open-ended by nature and proves nothing",
             "None needed.",
+        ),
+        FindingSpec(
+            "tensors_added",
+            None,
+            "weights that the previous set of this series does not have",
+            "None needed if the network was extended.",
+        ),
+        FindingSpec(
+            "constant_tensors",
+            None,
+            "weights whose elements are all equal, as biases and scales are before they are trained",
+            "None needed, unless these should have been trained.",
+            is_odd=False,
         ),
     )
 }

@@ -3,6 +3,8 @@
 Format: `paddle/optimizer/optimizer.py` (`_add_accumulator`, `state_dict`). An accumulator is called
 `<parameter>_<accumulator>_<k>`, beside a master weight `<parameter>_fp32_master_<k>_<accumulator>_<k>`; the
 dict `master_weights` is keyed by parameter. Parameters go by Paddle's internal names (`linear_0.w_0`).
+Unified checkpoints of PaddleNLP (`trainer/unified_checkpoint`) call an accumulator `<key>/<accumulator>_<k>`
+and a master weight `<key>`, by the key that the weights file has for the parameter.
 
 To call state foreign condemns a set, so this speaks only where names and shapes leave no other reading:
 tensors that are no accumulators (LBFGS, `LR_Scheduler`, optimizers of other people) say nothing.
@@ -13,7 +15,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ckptd.core.names import shown
 
@@ -24,14 +26,14 @@ if TYPE_CHECKING:
 
     Shapes = set[tuple[int, ...]]
 
-_MASTER_WEIGHTS = "master_weights"
+MASTER_WEIGHTS: Final = "master_weights"
 _SHOWN_CHARACTERS = 80
 
 # Accumulators that all optimizers keep in their parameter's shape, if not as a single number. Not among them:
 # `moment2`, of which PaddleNLP's AdamW-mini keeps less, and ASGD's `y`, of which there are several.
 _PARAMETER_SHAPED = frozenset(
     {
-        _MASTER_WEIGHTS,
+        MASTER_WEIGHTS,
         "_avg_squared_grad",
         "_avg_squared_update",
         "inf_norm",
@@ -58,8 +60,13 @@ _OTHERS = frozenset(
         "mu_product",
     }
 )
-_ACCUMULATOR = re.compile(".+_(?:{})_[0-9]+".format("|".join(sorted(_PARAMETER_SHAPED | _OTHERS))))
+_ACCUMULATOR = re.compile(".+[_/](?:{})_[0-9]+".format("|".join(sorted(_PARAMETER_SHAPED | _OTHERS))))
 _AFTER_PARAMETER = re.compile(r"(?:fp32_master_[0-9]+_)?(?P<accumulator>.+)_[0-9]+")
+
+_SEPARATOR = re.compile("[_/]")
+
+# To save space, PaddleNLP can write moments in one byte or half a byte an element.
+_QUANTIZED = frozenset({"int8", "uint8"})
 
 # Tensors that were computed or copied before they were saved (averaged weights, `copy.deepcopy`) do not go by
 # the names of the parameters that they stand for.
@@ -69,7 +76,7 @@ _COPIED = re.compile(r"(?:_deepcopy_[0-9]+)+$")
 
 def is_accumulator(tensor: TensorFacts) -> bool:
     """Whether a tensor is optimizer state, judged by its name alone."""
-    return _ACCUMULATOR.fullmatch(_name(tensor)) is not None or _MASTER_WEIGHTS in tensor.key[:-1]
+    return _ACCUMULATOR.fullmatch(_name(tensor)) is not None or MASTER_WEIGHTS in tensor.key[:-1]
 
 
 def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFacts]) -> str | None:
@@ -93,7 +100,8 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
             continue
         is_matched = True
         parameter, accumulator = split
-        if accumulator in _PARAMETER_SHAPED and not _fits(tensor.shape, shapes[parameter]):
+        is_shaped = accumulator in _PARAMETER_SHAPED and tensor.dtype not in _QUANTIZED
+        if is_shaped and not _fits(tensor.shape, shapes[parameter]):
             expected = " or ".join(map(str, sorted(shapes[parameter])))
             misshapen.append(f"{_shown(tensor)} has the shape {tensor.shape}, its parameter {expected}")
     if not knows_all and (named or not is_matched):
@@ -132,14 +140,12 @@ def _name(tensor: TensorFacts) -> str:
 def _split(tensor: TensorFacts, shapes: Mapping[str, Shapes]) -> tuple[str, str] | None:
     """The parameter, by the longest name that fits, and what is kept of it."""
     name = _name(tensor)
-    if _MASTER_WEIGHTS in tensor.key[:-1]:
-        return (name, _MASTER_WEIGHTS) if name in shapes else None
-    end = name.rfind("_")
-    while end > 0:
+    if MASTER_WEIGHTS in tensor.key[:-1]:
+        return (name, MASTER_WEIGHTS) if name in shapes else None
+    for end in reversed([found.start() for found in _SEPARATOR.finditer(name, 1)]):
         rest = _AFTER_PARAMETER.fullmatch(name[end + 1 :])
         if rest and name[:end] in shapes:
             return name[:end], rest["accumulator"]
-        end = name.rfind("_", 0, end)
     return None
 
 
