@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo run test lint bench docs clean
+.PHONY: help demo run test lint bench fuzz docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -33,6 +33,11 @@ lint: $(STAMP) ## Check style, types and spelling
 
 bench: $(STAMP) ## Measure speed and memory against the named peers (docs/performance.md)
 	$(BIN)/python benchmarks/run.py
+
+COUNT ?= 10000
+SEED  ?= 1
+fuzz: $(STAMP) ## Damage COUNT checkpoints and hold our judgement against paddle.load (docs/validation.md)
+	PYTHONPATH=tests $(BIN)/python -m fuzzing --count $(COUNT) --seed $(SEED)
 
 docs: $(STAMP) ## Write the pages that are generated from tables in the code
 	$(BIN)/python -c 'from ckptd.core.events_page import render_markdown; print(render_markdown(), end="")' > docs/events.md
