@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptd.core.model import FileScan, Finding, Role
 from ckptd.core.names import shown
+from ckptd.core.pickle_outline import first_call
 from ckptd.core.pickles import PROTOCOLS, walk
 from ckptd.core.state_dicts import Contents, contents
 from ckptd.core.stream import ByteStream, ScanStopped, at_once
@@ -94,6 +95,8 @@ def _container(stream: ByteStream, path: str, role: Role) -> str:
         raise ScanStopped("all_zero", f"the first {stream.offset} of {stream.size} bytes are zero")
     if role not in _NEVER_JSON and (path.endswith(".json") or text.startswith((b"{", b"["))):
         return "json"
+    if called := first_call(stream):
+        raise ScanStopped("unsafe_global", f"{called}, in a pickle that Paddle never writes")
     raise ScanStopped("unknown_container", f"the file begins with {head[:16]!r}")
 
 
@@ -106,8 +109,11 @@ def _read_pickle(stream: ByteStream, findings: list[tuple[str, str]]) -> Content
     found = contents(walk(stream))
     if stream.remaining:
         what = "another pickle" if stream.peek(1) == b"\x80" else "not part of the pickle"
-        findings.append(("trailing_bytes", f"{stream.remaining} bytes after byte {stream.offset}, {what}"))
+        trailing = ("trailing_bytes", f"{stream.remaining} bytes after byte {stream.offset}, {what}")
         # They may be a terabyte of nothing, and no digest is wanted of a file that is not to be trusted.
+        if called := first_call(stream):
+            findings.append(("unsafe_global", f"{called}, behind the end of the pickle"))
+        findings.append(trailing)
     return found
 
 

@@ -11,6 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.pickle_machine import MAX_OPCODES, Machine
+from ckptd.core.pickle_outline import first_call
 from ckptd.core.pickle_steps import STEPS
 from ckptd.core.stream import ScanStopped
 
@@ -93,6 +94,8 @@ def _refuse(opcode: int) -> Callable[[Machine], None]:
         if code in _UNSAFE:
             raise ScanStopped("unsafe_opcode", f"{_UNSAFE[code]} at byte {offset}")
         if code in _FOREIGN:
+            if called := first_call(machine.stream, opcode):
+                raise ScanStopped("unsafe_global", f"{called}, behind pickle opcode {code!r} at byte {offset}")
             raise ScanStopped(
                 "unknown_container", f"pickle opcode {code!r} at byte {offset}, which Paddle never writes"
             )
