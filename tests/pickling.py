@@ -69,10 +69,16 @@ def mapping(**items):
     return pickle.EMPTY_DICT + pickle.MARK + pairs + pickle.SETITEMS
 
 
-def dtype(code, order="<", *, subarray=pickle.NONE):
-    """A numpy dtype."""
+def dtype(code, order="<", *, subarray=pickle.NONE, numbers=(-1, -1, 0), state_head=()):
+    """A numpy dtype; the numbers are size, alignment and flags, which only strings have."""
     state = group(
-        number(3), text(order), subarray, pickle.NONE, pickle.NONE, number(-1), number(-1), number(0)
+        *state_head,
+        number(3),
+        text(order),
+        subarray,
+        pickle.NONE,
+        pickle.NONE,
+        *(number(value) for value in numbers),
     )
     return reduce(name("numpy", "dtype"), text(code), pickle.NEWFALSE, pickle.NEWTRUE) + state + pickle.BUILD
 

@@ -65,6 +65,7 @@ CHECKPOINT = {
     "nothing": b"",
     "large": 1 << 70,
     3: -1,
+    "StructuredToParameterName@@": {},  # without it, paddle.load refuses bytes and frozen sets
 }
 PROTOCOLS = [2, 3, 4, 5]
 WHOLE = [pickle.dumps(CHECKPOINT, protocol) for protocol in PROTOCOLS]
@@ -164,7 +165,7 @@ def test_nonfinite_values_are_counted_wherever_they_are(protocol, kind, size):
 
     found = scan_bytes(pickle.dumps({"w": numbers, "ok": np.ones(500, "f4")}, protocol))
 
-    if protocol == 5 and kind != "f4" and size > 2:  # the bytes come before anything says what they are
+    if protocol == 5 and kind == ">f4" and size > 2:  # the bytes come before anything says what they are
         assert codes(found) == ["unverified_tensor"]
     else:
         assert codes(found) == ["nonfinite_values"]
@@ -219,6 +220,7 @@ class Evil:
 PLAIN_DTYPE = dtype("f4")
 ENCODE = name("_codecs", "encode")
 GENERATOR = name("paddle.base.libpaddle", "GeneratorState")
+STATE = group(number(-1), number(7), number(0), EMPTY_LIST + number(0x33) + pickle.APPEND)
 
 UNSAFE_GLOBALS = {
     "os.system, protocol 4": pickle.dumps({"w": Evil(os.system, ("true",))}, 4),
@@ -276,7 +278,8 @@ UNSAFE_OPCODES = {
     "tuple of a string": pickled(reduce(name("builtins", "tuple"), text("ab"))),
     "bytes of a number": pickled(reduce(name("builtins", "bytes"), number(1 << 30))),
     "set of a string": pickled(reduce(name("builtins", "set"), text("ab"))),
-    "OrderedDict of something": pickled(reduce(name("collections", "OrderedDict"), EMPTY_LIST)),
+    "frozenset of a string": pickled(reduce(name("builtins", "frozenset"), text("ab"))),
+    "OrderedDict of something": pickled(reduce(name("collections", "OrderedDict"), number(1))),
     "encode to another encoding": pickled(reduce(ENCODE, text("a"), text("rot13"))),
     "encode of a long string that came before": pickled(
         text("a" * 100),
@@ -308,7 +311,7 @@ UNSAFE_OPCODES = {
     "BUILD on a callable": pickled(name("numpy", "ndarray"), EMPTY_DICT, BUILD),
     "BUILD twice on an array": pickled(float_array([1]), group(), BUILD),
     "BUILD twice on a dtype": pickled(PLAIN_DTYPE, group(), BUILD),
-    "BUILD twice on a generator": pickled(GENERATOR, group(), NEWOBJ, number(1), BUILD, number(2), BUILD),
+    "BUILD twice on a generator": pickled(GENERATOR, group(), NEWOBJ, STATE, BUILD, STATE, BUILD),
     "APPENDS to a dict": pickled(EMPTY_DICT, MARK, number(1), APPENDS),
     "APPEND to an array": pickled(float_array([1]), number(1), APPEND),
     "SETITEMS of a list": pickled(EMPTY_LIST, MARK, number(1), number(1), SETITEMS),
@@ -364,7 +367,11 @@ WRONG = {
     ("malformed", "bytes beyond latin-1"): pickled(reduce(ENCODE, text("€"), text("latin1"))),
     ("malformed", "many bytes beyond latin-1"): pickled(encoded("€" * 50)),
     ("malformed", "a text scalar that is no text"): pickled(
-        reduce(name("numpy.core.multiarray", "scalar"), dtype("U1"), raw_bytes(b"\xff\xff\xff\xff"))
+        reduce(
+            name("numpy.core.multiarray", "scalar"),
+            dtype("U1", numbers=(4, 4, 8)),
+            raw_bytes(b"\xff\xff\xff\xff"),
+        )
     ),
     ("size_mismatch", "a tensor with too few bytes"): pickled(array((3,), PLAIN_DTYPE, raw_bytes(bytes(8)))),
     ("size_mismatch", "a tensor with too many bytes"): pickled(
@@ -500,8 +507,7 @@ def test_tensor_of_paddle_is_a_pair_of_name_and_array():
 
 def test_generator_state_is_inert():
     """A random generator's state is walked, and is neither a tensor nor a value."""
-    generator = name("paddle.base.libpaddle", "GeneratorState")
-    found = scan_bytes(pickled(mapping(cpu=generator + group() + NEWOBJ + mapping(seed=number(7)) + BUILD)))
+    found = scan_bytes(pickled(mapping(cpu=GENERATOR + group() + NEWOBJ + STATE + BUILD)))
 
     assert found.findings == ()
     assert (found.tensors, found.values) == ((), ())
@@ -511,7 +517,7 @@ def test_plain_tuple_that_begins_like_an_arrays_state_is_plain():
     """Bytes after four values are a tensor's only if the values are an array's state."""
     found = scan_bytes(pickle.dumps((1, 2, 3, 4, b"x" * 100)))
 
-    assert found.findings == ()
+    assert codes(found) == ["unloadable_value"]
     assert [1, 2, 3, 4] == [value for _, value in found.values]
 
 
@@ -560,8 +566,8 @@ def test_values_of_types_that_cannot_be_checked_are_unverified(value):
 
 
 def test_numpy_values_that_are_no_numbers_are_left_out():
-    """Complex scalars, byte strings and dtypes are no metric, and nothing is wrong with them."""
-    plain = {"c": np.complex64(1j), "b": np.bytes_(b"x"), "d": np.dtype("f4"), "long": np.str_("x" * 100)}
+    """Complex scalars, long texts and dtypes are no metric, and nothing is wrong with them."""
+    plain = {"c": np.complex64(1j), "d": np.dtype("f4"), "long": np.str_("x" * 100)}
     found = scan_bytes(pickle.dumps(plain | {"s": np.str_("mAP")}, 4))
 
     assert found.findings == ()
@@ -611,3 +617,108 @@ def test_texts_without_end_end_the_walk(monkeypatch):
     """Many strings of tolerable length are too much together."""
     monkeypatch.setattr(pickle_payloads, "MAX_ALL_TEXT_BYTES", 100)
     assert codes(scan_bytes(pickled(*[text("x" * 20) + pickle.POP] * 6))) == ["limit_exceeded"]
+
+
+def plain_array(*state):
+    """An array with a state of these opcodes."""
+    return empty_array() + group(*state) + BUILD
+
+
+ONE = raw_bytes(bytes(4))
+ORDERED = name("collections", "OrderedDict")
+SCALAR = name("numpy.core.multiarray", "scalar")
+BYTEARRAY = pickle.BYTEARRAY8 + (4).to_bytes(8, "little") + bytes(4)
+NUMPY_REFUSES = {
+    "a dtype's state with something before it": (
+        "malformed",
+        array((1,), dtype("f4", state_head=[number(3)]), ONE),
+    ),
+    "a dtype with foreign flags": ("unverified_tensor", array((1,), dtype("f4", numbers=(-1, -1, 16)), ONE)),
+    "a string dtype of another size": ("unverified_tensor", array((1,), dtype("U1", numbers=(8, 4, 8)), ONE)),
+    "an order that is no flag": (
+        "malformed",
+        plain_array(number(1), group(number(1)), PLAIN_DTYPE, number(7), ONE),
+    ),
+    "a version that is no integer": (
+        "malformed",
+        plain_array(
+            pickle.BINFLOAT + struct.pack(">d", 1.0), group(number(1)), PLAIN_DTYPE, pickle.NEWFALSE, ONE
+        ),
+    ),
+    "a tensor made of a bytearray": ("malformed", array((1,), PLAIN_DTYPE, BYTEARRAY)),
+    "a scalar made of a bytearray": ("unsafe_opcode", reduce(SCALAR, PLAIN_DTYPE, BYTEARRAY)),
+    "an empty tensor of a vast shape": (
+        "malformed",
+        array((0, 1 << 30, 1 << 30, 1 << 30), PLAIN_DTYPE, raw_bytes(b"")),
+    ),
+    "a dtype that is no copy": (
+        "unsafe_opcode",
+        reduce(name("numpy", "dtype"), text("f4"), pickle.NEWFALSE, pickle.NEWFALSE),
+    ),
+    "a list in a set": (
+        "malformed",
+        reduce(name("builtins", "set"), EMPTY_LIST + EMPTY_LIST + pickle.APPEND),
+    ),
+    "a list in a frozen set": (
+        "malformed",
+        reduce(name("builtins", "frozenset"), EMPTY_LIST + EMPTY_LIST + pickle.APPEND),
+    ),
+    "a bytearray for a key": ("malformed", EMPTY_DICT + BYTEARRAY + pickle.NONE + pickle.SETITEM),
+    "a list deep in a key": (
+        "malformed",
+        EMPTY_DICT + group(group(EMPTY_LIST)) + pickle.NONE + pickle.SETITEM,
+    ),
+    "an endless key": ("malformed", EMPTY_DICT + group(*[pickle.NONE] * 100) + pickle.NONE + pickle.SETITEM),
+    "a generator without its state": ("malformed", GENERATOR + group() + NEWOBJ),
+    "a generator with another state": ("malformed", GENERATOR + group() + NEWOBJ + number(3) + BUILD),
+    "pairs that are no pairs": (
+        "unsafe_opcode",
+        reduce(ORDERED, EMPTY_LIST + group(number(1)) + pickle.APPEND),
+    ),
+    "pairs with a list for a key": (
+        "unsafe_opcode",
+        reduce(ORDERED, EMPTY_LIST + group(EMPTY_LIST, number(1)) + pickle.APPEND),
+    ),
+    "a memo entry far off": ("limit_exceeded", pickle.NONE + pickle.LONG_BINPUT + struct.pack("<I", 1 << 31)),
+}
+
+
+@pytest.mark.parametrize("what", NUMPY_REFUSES)
+def test_value_that_a_loader_refuses_is_not_clean(what):
+    """Each of these was accepted once, and paddle.load fails on it."""
+    code, value = NUMPY_REFUSES[what]
+
+    assert codes(scan_bytes(pickled(value))) == [code]
+
+
+def test_name_of_python_2_is_known_to_protocol_2_alone():
+    """Later protocols do not translate the names of Python 2's modules, so loading them fails."""
+    pair = reduce(name("__builtin__", "tuple"), EMPTY_LIST + pickle.TUPLE1)
+
+    assert codes(scan_bytes(pickled(name("__builtin__", "tuple"), group(group(number(1))), REDUCE))) == []
+    assert codes(scan_bytes(pickled(pair, protocol=3))) == ["unsafe_global"]
+
+
+def test_ordered_dict_of_pairs_is_a_mapping():
+    """Python 2 writes an OrderedDict as a list of pairs."""
+    pairs = EMPTY_LIST + pickle.MARK
+    pairs += (
+        text("a") + number(1) + TUPLE2 + EMPTY_LIST + text("b") + pickle.APPEND + number(2) + pickle.APPEND
+    )
+    found = scan_bytes(pickled(reduce(ORDERED, pairs + pickle.APPENDS)))
+
+    assert found.findings == ()
+    assert ((("a",), 1), (("b",), 2)) == found.values
+
+
+def test_tuples_within_a_key_are_shown():
+    """A key may be a tuple of tuples."""
+    assert (((str((1, str((2, "b")))),), 3),) == scan_bytes(pickle.dumps({(1, (2, "b")): 3})).values
+
+
+def test_long_bytes_as_key_are_no_plain_number():
+    """Of long bytes nothing is kept, and two of them are two keys."""
+    found = scan_bytes(pickle.dumps({b"a" * 100: 1, b"b" * 100: 2}))
+
+    assert found.findings == ()
+    assert [1, 2] == [value for _, value in found.values]

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import math
 import pickle
+import struct
 from pickle import BINGET, BINPUT
 
 import numpy as np
 import pytest
 
 from ckptd.core import state_dicts
-from pickling import array, codes, dtype, mapping, pickled, raw_bytes, scan_bytes
+from pickling import array, codes, dtype, group, mapping, number, pickled, raw_bytes, scan_bytes, text
 
 
 def named(found):
@@ -22,7 +23,7 @@ def test_name_table_gives_tensors_their_parameter_and_is_no_value():
         "fc.weight": np.zeros((2, 3), "f4"),
         "fc.bias": np.zeros(3, "f4"),
         "step": 3,
-        "StructuredToParameterName@@": {"fc.weight": "linear_0.w_0", 1: 2},
+        "StructuredToParameterName@@": {"fc.weight": "linear_0.w_0"},
     }
     found = scan_bytes(pickle.dumps(tree))
 
@@ -122,9 +123,9 @@ def test_slices_that_do_not_make_the_tensor_are_wrong(code, arguments):
 
 
 @pytest.mark.parametrize("tables", [{"StructuredToParameterName@@": 3}, {"UnpackBigParamInfor@@": "x"}])
-def test_something_else_under_a_tables_name_is_a_value(tables):
-    """What is no table is shown like any other value."""
-    assert tuple(((key,), value) for key, value in tables.items()) == scan_bytes(pickle.dumps(tables)).values
+def test_something_else_under_a_tables_name_is_malformed(tables):
+    """paddle.load takes whatever has a table's name for the table, and fails on what is none."""
+    assert codes(scan_bytes(pickle.dumps(tables))) == ["malformed"]
 
 
 def test_tables_without_entries_are_no_values():
@@ -174,3 +175,80 @@ def test_one_array_at_two_places_is_two_tensors():
     found = scan_bytes(pickled(mapping(a=shared, b=BINGET + b"\x09")))
 
     assert [("a",), ("b",)] == [tensor.key for tensor in found.tensors]
+
+
+TABLE = "StructuredToParameterName@@"
+SLICES = "UnpackBigParamInfor@@"
+
+
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": 1, TABLE: {"b": "linear_0.w_0"}},
+        {"a": 1, TABLE: {"a": 2}},
+        {
+            "a@@.0": np.zeros(2, "f4"),
+            SLICES: {"a": {"slices": ["a@@.0"], "OriginShape": (2,)}},
+            TABLE: {"a@@.0": "x"},
+        },
+        {"a": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["a"], "OriginShape": (2,)}}},
+        {"p": np.zeros((1, 2), "f4"), SLICES: {"a": {"slices": ["p"], "OriginShape": (2,)}}},
+        {"p": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["p", 1], "OriginShape": (2,)}}},
+        {"p": np.zeros(2, "f4"), SLICES: {1: {"slices": ["p"], "OriginShape": (2,)}}},
+    ],
+)
+def test_table_that_paddle_load_trips_over_is_malformed(tree):
+    """A table must name what is there, and slices must be slices."""
+    assert codes(scan_bytes(pickle.dumps(tree))) == ["malformed"]
+
+
+def test_slices_of_several_types_are_malformed():
+    """The slices were one tensor, so they have one type."""
+    split = {"a": {"slices": ["p", "q"], "OriginShape": (3,)}}
+    tree = {"p": np.zeros(2, "f4"), "q": np.zeros(1, "f8"), SLICES: split}
+
+    assert codes(scan_bytes(pickle.dumps(tree))) == ["malformed"]
+
+
+def test_name_table_may_name_a_split_tensor_and_keys_that_are_no_text():
+    """The names are looked up after the slices were put together."""
+    split = {"a": {"slices": ["p"], "OriginShape": (2,)}}
+    tree = {"p": np.zeros(2, "f4"), 3: np.zeros(1, "f4"), SLICES: split, TABLE: {"a": "x", 3: "y"}}
+    found = scan_bytes(pickle.dumps(tree))
+
+    assert found.findings == ()
+    assert named(found) == {("a",): ((2,), "float32", "x"), (3,): ((1,), "float32", "y")}
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (text("w"), text("w")),
+        (number(1), pickle.NEWTRUE),
+        (number(1), pickle.BINFLOAT + struct.pack(">d", 1.0)),
+        (group(number(1), text("a")), group(pickle.NEWTRUE, text("a"))),
+        (raw_bytes(b"k"), raw_bytes(b"k")),
+        (pickle.NONE, pickle.NONE),
+    ],
+)
+def test_key_that_is_there_twice_is_malformed(first, second):
+    """A load keeps the last one only, and no pickler writes it."""
+    items = pickle.MARK + first + number(1) + second + number(2) + pickle.SETITEMS
+
+    assert codes(scan_bytes(pickled(pickle.EMPTY_DICT, items))) == ["malformed"]
+
+
+def test_keys_that_only_look_alike_are_two():
+    """Text, numbers, bytes and tuples of the same look are different keys."""
+    tree = {"1": 1, 1: 2, 1.5: 3, b"1": 4, (1,): 5, (1, 1): 6, ("1", "1"): 7, "(1,)": 8, float("inf"): 9}
+
+    assert codes(scan_bytes(pickle.dumps(tree))) == []
+
+
+@pytest.mark.parametrize(
+    "value", [b"x", bytearray(b"x"), frozenset("x"), [{"a": b"x" * 100}], np.bytes_(b"x")]
+)
+def test_value_that_paddle_load_refuses_is_reported_unless_there_is_a_name_table(value):
+    """paddle.load walks the values of a file without a table, and raises on iterables it does not know."""
+    assert codes(scan_bytes(pickle.dumps({"v": value}, 5))) == ["unloadable_value"]
+    assert codes(scan_bytes(pickle.dumps({"v": value, TABLE: {}}, 5))) == []

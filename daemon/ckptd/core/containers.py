@@ -15,7 +15,7 @@ from ckptd.core.stream import ByteStream, ScanStopped, at_once
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ckptd.core.model import TensorFacts
+    from ckptd.core.model import KeyPath, TensorFacts
     from ckptd.core.stream import Beside
 
 HEAD_BYTES: Final = 4096
@@ -138,6 +138,9 @@ def _number_findings(found: Contents) -> list[tuple[str, str]]:
     if found.unverified:
         named = _listed([f"{_name(tensor)} ({tensor.dtype})" for tensor in found.unverified])
         findings.append(("unverified_tensor", f"{len(found.unverified)} tensors: {named}"))
+    if found.unloadable:
+        named = _listed([_shown_key(key) for key in found.unloadable])
+        findings.append(("unloadable_value", f"{len(found.unloadable)} values: {named}"))
     return findings
 
 
@@ -147,4 +150,8 @@ def _listed(names: list[str]) -> str:
 
 
 def _name(tensor: TensorFacts) -> str:
-    return shown(".".join(map(str, tensor.key)))[:NAME_CHARACTERS]
+    return _shown_key(tensor.key)
+
+
+def _shown_key(key: KeyPath) -> str:
+    return shown(".".join(map(str, key)))[:NAME_CHARACTERS]

@@ -129,6 +129,12 @@ FINDINGS: dict[str, FindingSpec] = {
             "a tensor whose values could not be checked",
             "Save it again with paddle.save.",
         ),
+        FindingSpec(
+            "unloadable_value",
+            Verdict.SUSPECT,
+            "bytes or a frozen set among the values, which paddle.save writes and paddle.load refuses",
+            "Save such values as text, lists or tensors.",
+        ),
         # The set.
         FindingSpec(
             "missing_role", Verdict.INCOMPLETE, "a member that is needed to resume is not there", _WAIT

@@ -52,6 +52,13 @@ class ElementType:
         """Whether an element can be NaN or infinite at all."""
         return self.name in _COUNTERS
 
+    @property
+    def pickled_state(self) -> tuple[int, int, int]:
+        """Size, alignment and flags as numpy pickles them: they say something only for strings."""
+        if self.numpy.kind in "US":
+            return self.itemsize, self.numpy.alignment, self.numpy.flags
+        return -1, -1, 0
+
 
 @lru_cache(maxsize=256)  # asked for every tensor, for the same few types
 def element_type(code: str, byte_order: str) -> ElementType | None:

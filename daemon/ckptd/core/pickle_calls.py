@@ -18,6 +18,7 @@ from ckptd.core.pickle_values import (
     Mapping,
     Members,
     Payload,
+    is_hashable,
 )
 from ckptd.core.stream import ScanStopped
 
@@ -61,7 +62,7 @@ def build(target: object, state: object) -> None:
     elif isinstance(target, DtypeNode) and not target.is_sealed:
         _build_dtype(target, state)
     elif isinstance(target, Inert) and not target.is_built:
-        target.is_built = True  # whatever the state is, it was walked
+        _build_generator(target, state)
     else:
         raise ScanStopped("unsafe_opcode", f"BUILD changes {_name(target)}")
 
@@ -82,9 +83,22 @@ def checked_shape(shape: object) -> tuple[int, ...]:
     raise ScanStopped("malformed", "a tensor's shape is no tuple of sizes")
 
 
+def checked_members(items: list[object]) -> list[object]:
+    """The values that a set is made of.
+
+    Raises:
+        ScanStopped: One of them can be in no set.
+    """
+    if not all(map(is_hashable, items)):
+        raise ScanStopped("malformed", "a set has a member that can be in no set")
+    return items
+
+
 def check_size(element: ElementType, shape: tuple[int, ...], fewest: int, most: int) -> None:
     """Stop unless a tensor of this shape has between `fewest` and `most` bytes."""
     expected = math.prod(shape) * element.itemsize
+    if not expected and math.prod(filter(None, shape)) * element.itemsize >= 1 << 63:
+        raise ScanStopped("malformed", f"a tensor of shape {shape} is too large, though it is empty")
     if not fewest <= expected <= most:
         present = str(most) if fewest == most else f"{fewest} to {most}"
         raise ScanStopped(
@@ -95,21 +109,23 @@ def check_size(element: ElementType, shape: tuple[int, ...], fewest: int, most: 
 
 def _reconstruct(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (Known.NDARRAY, (0,), Payload(head=b"b")):
+        case (Known.NDARRAY, (int(0),), Payload(head=b"b", is_mutable=False)):
             return ArrayNode()
     return None
 
 
 def _scalar(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (DtypeNode() as dtype, Payload(is_text=False) as payload):
+        case (DtypeNode() as dtype, Payload(is_text=False, is_mutable=False) as payload):
             dtype.is_sealed = True
             element = dtype.element()
             if element is None:
                 return ArrayNode(is_built=True, dtype=dtype.code, bytes=payload.length, is_verified=False)
             check_size(element, (), payload.length, payload.length)
             value = _value(element, payload)
-            return payload if value is None else value  # no plain value: as inert as a byte string
+            if value is None:  # complex, or too long a text
+                return payload if element.numpy.kind == "S" else Inert(is_built=True)
+            return value
     return None
 
 
@@ -124,7 +140,7 @@ def _from_buffer(arguments: tuple[object, ...]) -> object:
 
 def _dtype(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (str() as code, int(), int()):
+        case (str() as code, int(0), int(1)):  # a copy, so that its state is its own
             return DtypeNode(code)
     return None
 
@@ -156,7 +172,14 @@ def _bytes(arguments: tuple[object, ...]) -> object:
 def _set(arguments: tuple[object, ...]) -> object:
     match arguments:
         case (list() as items,):
-            return Members(items)
+            return Members(checked_members(list(items)))
+    return None
+
+
+def _frozenset(arguments: tuple[object, ...]) -> object:
+    match arguments:
+        case (list() as items,):
+            return Members(checked_members(list(items)), is_frozen=True)
     return None
 
 
@@ -168,7 +191,16 @@ def _eval(arguments: tuple[object, ...]) -> object:
 
 
 def _ordered_dict(arguments: tuple[object, ...]) -> object:
-    return None if arguments else Mapping()
+    match arguments:
+        case ():
+            return Mapping()
+        case (list() as pairs,):  # as Python 2 writes it
+            items = [
+                (pair[0], pair[1]) for pair in pairs if isinstance(pair, list | tuple) and len(pair) == 2
+            ]
+            if len(items) == len(pairs) and all(is_hashable(key) for key, _ in items):
+                return Mapping(items)
+    return None
 
 
 _CALLS: dict[Known, Callable[[tuple[object, ...]], object]] = {
@@ -180,7 +212,7 @@ _CALLS: dict[Known, Callable[[tuple[object, ...]], object]] = {
     Known.TUPLE: _tuple,
     Known.BYTES: _bytes,
     Known.SET: _set,
-    Known.FROZENSET: _set,
+    Known.FROZENSET: _frozenset,
     Known.EVAL: _eval,
     Known.ORDERED_DICT: _ordered_dict,
 }
@@ -188,9 +220,15 @@ _CALLS: dict[Known, Callable[[tuple[object, ...]], object]] = {
 
 def _build_array(array: ArrayNode, state: object) -> None:
     match state:
-        case (1, shape, DtypeNode() as dtype, int(), Payload(is_text=False) as payload):
+        case (
+            int(1),
+            shape,
+            DtypeNode() as dtype,
+            int(0 | 1),
+            Payload(is_text=False, is_mutable=False) as payload,
+        ):
             _fill_array(array, shape, dtype, payload)
-        case (1, tuple() as shape, DtypeNode() as dtype, int(), list()):
+        case (int(1), tuple() as shape, DtypeNode() as dtype, int(0 | 1), list()):
             # An array of objects. They were walked like everything else, but they are no numbers.
             dtype.is_sealed = True
             array.is_built, array.is_verified = True, False
@@ -216,6 +254,8 @@ def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payl
         array.counter.feed(payload.head)
     elif payload.checked_as == element:
         array.counter = payload.counter
+    elif element in payload.guesses:
+        array.counter = payload.guesses[element]
     else:
         array.is_verified = not element.may_be_nonfinite
     if payload.length == element.itemsize:
@@ -223,11 +263,39 @@ def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payl
         array.value = value if isinstance(value, str | int | float) else None
 
 
+def _build_generator(generator: Inert, state: object) -> None:
+    """Set what Paddle's random generator has: device, seed, offset, and the engine's text as a list."""
+    match state:
+        case (int() as device, int() as seed, int() as offset, list() as engine) if (
+            -1 <= device < 1 << 15
+            and 0 <= seed < 1 << 64
+            and 0 <= offset < 1 << 64
+            and all(type(character) is int and 0 <= character < 128 for character in engine)
+        ):
+            generator.is_built = True
+        case _:
+            raise ScanStopped("malformed", "the state of a random generator is not Paddle's")
+
+
 def _build_dtype(dtype: DtypeNode, state: object) -> None:
     match state:
-        case (3 | 4, str() as byte_order, subarray, names, fields, *_):
+        case (
+            int(3),
+            str() as byte_order,
+            None,
+            None,
+            None,
+            int() as size,
+            int() as alignment,
+            int() as flags,
+        ):
             dtype.byte_order = byte_order
-            dtype.is_plain = subarray is None and names is None and fields is None
+            element = dtype.element()
+            dtype.is_plain = element is not None and (size, alignment, flags) == element.pickled_state
+            dtype.is_sealed = True
+        case (int(3 | 4), str(), _, _, _, int(), int(), int(), *_):
+            # Fields, sub-arrays, metadata: nothing that a tensor of Paddle has.
+            dtype.is_plain = False
             dtype.is_sealed = True
         case _:
             raise ScanStopped("malformed", "a dtype's state is not numpy's")

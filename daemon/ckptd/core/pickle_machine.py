@@ -18,17 +18,17 @@ MAX_MARKS: Final = 1_000  # open at the same time: how deep the structure is
 MAX_TEXT_BYTES: Final = 1 << 20  # of one string
 MAX_ALL_TEXT_BYTES: Final = 1 << 26
 MAX_INTEGER_BYTES: Final = 255
-MAX_KEY_ITEMS: Final = 64  # of a tuple that is a key
 MAX_NAME_BYTES: Final = 256  # of a module or of a name in it
 
 
 class Machine:
     """The pickle machine's state: a stack of stacks, one per open mark, and the memo."""
 
-    __slots__ = ("below", "containers", "memo", "stack", "stream", "text_bytes")
+    __slots__ = ("below", "containers", "memo", "protocol", "stack", "stream", "text_bytes")
 
-    def __init__(self, stream: ByteStream) -> None:
+    def __init__(self, stream: ByteStream, protocol: int) -> None:
         self.stream = stream
+        self.protocol = protocol
         self.stack: list[object] = []
         self.below: list[list[object]] = []  # the stacks under the open marks
         self.memo: dict[int, object] = {}
@@ -58,7 +58,8 @@ class Machine:
 
     def remember(self, index: int) -> None:
         """Put the top of the stack into the memo."""
-        if len(self.memo) >= MAX_MEMO:
+        # Picklers count upwards. A loader takes memory up to the highest index.
+        if index >= MAX_MEMO:
             raise self._too_much_memo()
         self.memo[index] = self.stack[-1]
 

@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from ckptd.core.pickle_machine import Machine
     from ckptd.core.stream import ByteStream
 
-# BYTEARRAY8 comes before its dtype; this is the likely one. Another one makes the tensor unverified.
-_LIKELY: Final = element_type("f4", "=")
+# BYTEARRAY8 comes before its dtype, so its bytes are looked at as each of these.
+_GUESSES: Final = tuple(
+    element for code in ("f2", "f4", "f8", "u2", "c8", "c16") if (element := element_type(code, "="))
+)
 
 
 def text(width: int) -> Callable[[Machine], None]:
@@ -60,7 +62,17 @@ def byte_string(width: int) -> Callable[[Machine], None]:
 def byte_array(machine: Machine) -> None:
     """The step of BYTEARRAY8, as which protocol 5 has the bytes of a tensor."""
     length = machine.stream.unsigned(8)
-    machine.stack.append(_payload(machine.stream, length, _LIKELY))
+    if length <= KEPT_BYTES:
+        machine.stack.append(Payload(length, machine.stream.take(length), is_mutable=True))
+        return
+    counters = {element: NonfiniteCounter(element) for element in _GUESSES}
+
+    def feed(block: memoryview | bytes) -> None:
+        for counter in counters.values():
+            counter.feed(block)
+
+    machine.stream.pass_by(length, feed)
+    machine.stack.append(Payload(length, b"", guesses=counters, is_mutable=True))
 
 
 def _announced(stack: list[object], depth: int, fewest: int, most: int) -> ElementType | None:

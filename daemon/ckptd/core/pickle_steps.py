@@ -7,10 +7,10 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.names import shown
-from ckptd.core.pickle_calls import build, call, create
-from ckptd.core.pickle_machine import MAX_INTEGER_BYTES, MAX_KEY_ITEMS, MAX_MARKS, MAX_NAME_BYTES, Machine
+from ckptd.core.pickle_calls import build, call, checked_members, create
+from ckptd.core.pickle_machine import MAX_INTEGER_BYTES, MAX_MARKS, MAX_NAME_BYTES, Machine
 from ckptd.core.pickle_payloads import byte_array, byte_string, text
-from ckptd.core.pickle_values import KNOWN_GLOBALS, Known, Mapping, Members, Payload
+from ckptd.core.pickle_values import KNOWN_GLOBALS, Known, Mapping, Members, is_hashable
 from ckptd.core.stream import ScanStopped
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ckptd.core.stream import ByteStream
 
 _FLOAT: Final = struct.Struct(">d")
-_KEY_TYPES: Final = (str, int, float, bool, type(None), Payload)
+_PYTHON_2: Final = "__builtin__"  # what only protocols 0 to 2 take for `builtins`
 
 
 # Constants
@@ -129,12 +129,12 @@ def _additems(machine: Machine) -> None:
     target = machine.stack[-1]
     if not isinstance(target, Members):
         raise ScanStopped("unsafe_opcode", f"ADDITEMS to a {type(target).__name__}")
-    target.items.extend(items)
+    target.items.extend(checked_members(items))
 
 
 def _frozenset(machine: Machine) -> None:
     items = machine.pop_mark()
-    machine.push_container(Members(items))
+    machine.push_container(Members(checked_members(items), is_frozen=True))
 
 
 def _setitem(machine: Machine) -> None:
@@ -153,15 +153,9 @@ def _set_items(machine: Machine, items: list[object]) -> None:
     if not isinstance(target, Mapping):
         raise ScanStopped("unsafe_opcode", f"SETITEMS to a {type(target).__name__}")
     keys = items[::2]
-    if len(items) % 2 or not all(_is_key(key) for key in keys):
+    if len(items) % 2 or not all(map(is_hashable, keys)):
         raise ScanStopped("malformed", "a dict has a key without a value, or one that can be no key")
     target.items.extend(zip(keys, items[1::2], strict=True))
-
-
-def _is_key(key: object) -> bool:
-    if isinstance(key, tuple):
-        return len(key) <= MAX_KEY_ITEMS and all(isinstance(item, _KEY_TYPES) for item in key)
-    return isinstance(key, _KEY_TYPES)
 
 
 # Memo, names and calls
@@ -189,20 +183,20 @@ def _frame(machine: Machine) -> None:
 
 def _global(machine: Machine) -> None:
     module, name = _line(machine.stream), _line(machine.stream)
-    machine.stack.append(_known(module, name))
+    machine.stack.append(_known(machine, module, name))
 
 
 def _stack_global(machine: Machine) -> None:
     name = machine.stack.pop()
     module = machine.stack.pop()
-    machine.stack.append(_known(module, name))
+    machine.stack.append(_known(machine, module, name))
 
 
-def _known(module: object, name: object) -> Known:
+def _known(machine: Machine, module: object, name: object) -> Known:
     if not isinstance(module, str) or not isinstance(name, str):
         raise ScanStopped("unsafe_global", "a name that is not written in the file as text")
     known = KNOWN_GLOBALS.get((module, name))
-    if known is None:
+    if known is None or (module == _PYTHON_2 and machine.protocol > 2):
         raise ScanStopped("unsafe_global", f"{shown(module[:MAX_NAME_BYTES])}.{shown(name[:MAX_NAME_BYTES])}")
     return known
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 # so a short payload can turn up again under another type. Longer ones are looked at once, as they pass.
 KEPT_BYTES: Final = 64
 
+MAX_KEY_ITEMS: Final = 64  # of a tuple that is a key, with those of the tuples in it
+
 
 class Known(Enum):
     """The callables that a checkpoint may name. None of them is ever imported or called; each is emulated."""
@@ -68,14 +70,16 @@ KNOWN_GLOBALS: Final[dict[tuple[str, str], Known]] = {
 class Payload:
     """A byte string that passed by.
 
-    `is_text` while it is the string that `_codecs.encode` will turn into bytes.
+    `is_text` while it is the string that `_codecs.encode` will turn into bytes; `is_mutable` for a bytearray.
     """
 
     length: int
     head: bytes  # all of it up to KEPT_BYTES, nothing of a longer one
     checked_as: ElementType | None = None
     counter: NonfiniteCounter | None = None  # of a longer one, for that element type
+    guesses: dict[ElementType, NonfiniteCounter] = field(default_factory=dict)  # where the type comes later
     is_text: bool = False
+    is_mutable: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -90,6 +94,7 @@ class Members:
     """A set as the values it was made of."""
 
     items: list[object] = field(default_factory=list)
+    is_frozen: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -129,3 +134,20 @@ class Inert:
     """An object of an allowed class whose state carries neither tensors nor progress."""
 
     is_built: bool = False
+
+
+def is_hashable(value: object) -> bool:
+    """Whether a value can be a key of a dict or a member of a set, as far as checkpoints have such."""
+    todo = [value]
+    for _ in range(MAX_KEY_ITEMS):
+        if not todo:
+            return True
+        item = todo.pop()
+        if isinstance(item, tuple):
+            todo.extend(item[:MAX_KEY_ITEMS])
+        elif not isinstance(item, _HASHABLE) or (isinstance(item, Payload) and item.is_mutable):
+            return False
+    return not todo
+
+
+_HASHABLE: Final = (str, int, float, bool, type(None), Payload)

@@ -33,8 +33,8 @@ def walk(stream: ByteStream) -> object:
     Raises:
         ScanStopped: The file is cut off, malformed, unsafe or beyond the limits.
     """
-    stream.take(2)  # PROTO and its version, which made the file a pickle
-    machine = Machine(stream)
+    # PROTO and its version, which made the file a pickle
+    machine = Machine(stream, stream.take(2)[1])
     opcodes = iter(stream.byte, _STOP)
     try:
         for opcode in islice(opcodes, MAX_OPCODES):

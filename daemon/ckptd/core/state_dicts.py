@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ckptd.core.model import TensorFacts
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import checked_shape
-from ckptd.core.pickle_values import ArrayNode, Known, Mapping, Members, Payload
+from ckptd.core.pickle_values import KEPT_BYTES, ArrayNode, Inert, Known, Mapping, Members, Payload
 from ckptd.core.stream import ScanStopped
 
 if TYPE_CHECKING:
@@ -41,11 +41,12 @@ _ENTRY_BYTES: Final = 8  # what one more entry adds to a tuple
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The tensors, the plain values, and which of the tensors could not be checked."""
+    """The tensors, the plain values, and what is odd: tensors not checked, values nobody can load."""
 
     tensors: tuple[TensorFacts, ...] = ()
     values: tuple[tuple[KeyPath, Scalar], ...] = ()
     unverified: tuple[TensorFacts, ...] = ()
+    unloadable: tuple[KeyPath, ...] = ()
 
 
 def contents(tree: object) -> Contents:
@@ -60,10 +61,14 @@ def contents(tree: object) -> Contents:
     """
     names: dict[str, str] = {}
     splits: dict[str, _Split] = {}
+    has_names = False
     if isinstance(tree, Mapping):
-        names, splits = _name_table(tree), _split_table(tree)
-        tables = {NAME_TABLE for _ in names} | {SPLIT_TABLE for _ in splits}
-        tree = Mapping([item for item in tree.items if not (isinstance(item[0], str) and item[0] in tables)])
+        entries = _entries(tree)
+        splits = _split_table(entries.get(SPLIT_TABLE))
+        has_names = NAME_TABLE in entries
+        if has_names:
+            names = _name_table(entries, splits)
+        tree = Mapping([item for item in tree.items if not (isinstance(item[0], str) and item[0] in _TABLES)])
     collected = _Collected(names)
     _collect(collected, (), 0, tree)
     tensors = _merge(collected.tensors, splits, names)
@@ -74,6 +79,8 @@ def contents(tree: object) -> Contents:
         tuple(facts for facts, _ in tensors),
         tuple(values),
         tuple(facts for facts, verified in tensors if not verified),
+        # With a table of names, paddle.load does not look at values that are no tensors.
+        () if has_names else tuple(collected.bytes_keys),
     )
 
 
@@ -82,6 +89,7 @@ class _Collected:
     names: dict[str, str]
     tensors: list[tuple[TensorFacts, bool]] = field(default_factory=list)  # with whether it was checked
     values: list[tuple[KeyPath, Scalar]] = field(default_factory=list)
+    bytes_keys: list[KeyPath] = field(default_factory=list)
     visits: int = 0
     size: int = 0
 
@@ -117,9 +125,13 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
     ):
         # paddle.load makes a tensor of every such pair.
         _collect_tensor(collected, key, node[1], _printable(node[0]))
+    elif isinstance(node, Inert) and not node.is_built:
+        raise ScanStopped("malformed", "the state of a random generator without its numbers")
     elif isinstance(node, Known):
         raise ScanStopped("malformed", f"{node.value} stands where a value should")
     else:
+        if isinstance(node, Payload) or (isinstance(node, Members) and node.is_frozen):
+            collected.bytes_keys.append(key)
         children = list(_children(node))
         if not children and key and isinstance(node, Mapping | dict) and key[-1] not in _TABLES:
             collected.values.append(((*key, NOTHING), None))
@@ -130,6 +142,7 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
 
 def _children(node: object) -> Iterator[tuple[str | int, object]]:
     if isinstance(node, Mapping):
+        _entries(node)
         for key, child in node.items:
             yield _component(key), child
     elif isinstance(node, dict):  # of JSON
@@ -169,20 +182,54 @@ def _printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def _lookup(mapping: Mapping, key: str) -> object:
-    return next((value for name, value in mapping.items if isinstance(name, str) and name == key), None)
+def _identity(key: object) -> str:
+    """What two keys have in common that a dict takes for one.
+
+    A string stands for itself: its hash is a secret of the process. That of a number is none, and a hostile
+    file could choose thousands with the same one, so a number becomes a string.
+    """
+    if isinstance(key, str):
+        return key
+    if isinstance(key, int | float):
+        return f"\0{int(key) if isinstance(key, int) or key.is_integer() else key}"
+    if isinstance(key, tuple):
+        return "\0(" + "".join(f"{len(part)}:{part}" for part in map(_identity, key))
+    if isinstance(key, Payload):
+        return f"\0{key.head!r}" if key.length <= KEPT_BYTES else f"\0bytes {id(key)}"
+    return f"\0{key}"
 
 
-def _name_table(tree: Mapping) -> dict[str, str]:
-    """Structured names to Paddle's internal ones; empty where there is no such table."""
-    table = _lookup(tree, NAME_TABLE)
+def _entries(mapping: Mapping) -> dict[str, object]:
+    """The values by the identity of their keys.
+
+    Raises:
+        ScanStopped: A key is there twice; what it held first would be lost in a load.
+    """
+    entries: dict[str, object] = {}
+    for key, value in mapping.items:
+        identity = _identity(key)
+        if identity in entries:
+            raise ScanStopped("malformed", f"a dict has the key {shown(str(_component(key))):.200} twice")
+        entries[identity] = value
+    return entries
+
+
+def _name_table(entries: dict[str, object], splits: dict[str, _Split]) -> dict[str, str]:
+    """Structured names to Paddle's internal ones."""
+    table = entries[NAME_TABLE]
     if not isinstance(table, Mapping):
-        return {}
-    return {
-        _printable(key): _printable(name)
-        for key, name in table.items
-        if isinstance(key, str) and isinstance(name, str)
-    }
+        raise ScanStopped("malformed", f"{NAME_TABLE} is no table")
+    parts = {part for split in splits.values() for part in split.parts}
+    names = {}
+    for key, name in table.items:
+        if not isinstance(name, str):
+            raise ScanStopped("malformed", f"{NAME_TABLE} holds something other than names")
+        identity = _identity(key)
+        if identity in parts or (identity not in entries and identity not in splits):
+            shown_key = shown(str(_component(key)))
+            raise ScanStopped("malformed", f"{NAME_TABLE} names what is not there: {shown_key:.200}")
+        names[str(_component(key))] = _printable(name)
+    return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,19 +240,26 @@ class _Split:
     parts: tuple[str, ...]
 
 
-def _split_table(tree: Mapping) -> dict[str, _Split]:
-    table = _lookup(tree, SPLIT_TABLE)
-    if not isinstance(table, Mapping):
-        return {}
-    return {_printable(key): _split(entry) for key, entry in table.items if isinstance(key, str)}
+def _split_table(table: object) -> dict[str, _Split]:
+    """What the table says, which is None where there is none."""
+    splits: dict[str, _Split] = {}
+    if table is None:
+        return splits
+    if isinstance(table, Mapping):
+        _entries(table)
+        splits = {key: _split(entry) for key, entry in table.items if isinstance(key, str)}
+        if len(splits) == len(table.items):
+            return splits
+    raise ScanStopped("malformed", f"{SPLIT_TABLE} is no table")
 
 
 def _split(entry: object) -> _Split:
     if isinstance(entry, Mapping):
-        parts = _lookup(entry, "slices")
-        if isinstance(parts, list):
-            names = tuple(_printable(part) for part in parts if isinstance(part, str))
-            return _Split(checked_shape(_lookup(entry, "OriginShape")), names)
+        match _entries(entry):
+            case {"slices": list() as parts, "OriginShape": shape}:
+                names = tuple(part for part in parts if isinstance(part, str))
+                if len(names) == len(parts):
+                    return _Split(checked_shape(shape), names)
     raise ScanStopped("malformed", f"{SPLIT_TABLE} does not say which slices a tensor has")
 
 
@@ -216,12 +270,17 @@ def _merge(
     if not splits:
         return tensors
     by_key = {facts.key: (facts, verified) for facts, verified in tensors}
-    for name, split in splits.items():
-        parts = [by_key.pop((part,), None) for part in split.parts]
+    if any(part in splits for split in splits.values() for part in split.parts):
+        raise ScanStopped("malformed", f"{SPLIT_TABLE} takes a whole tensor for a slice")
+    for key, split in splits.items():
+        name = _printable(key)
+        parts = [by_key.pop((_printable(part),), None) for part in split.parts]
         present = [part for part in parts if part is not None]
-        if len(present) != len(parts) or len({facts.dtype for facts, _ in present}) != 1:
+        if len(present) != len(parts) or {len(facts.shape) for facts, _ in present} != {1}:
+            raise ScanStopped("malformed", f"a slice of a split tensor is missing: {shown(name):.200}")
+        if len({facts.dtype for facts, _ in present}) != 1:
             raise ScanStopped(
-                "malformed", f"a slice of a split tensor is missing, or of another type: {shown(name):.200}"
+                "malformed", f"the slices of a split tensor are of several types: {shown(name):.200}"
             )
         elements = sum(math.prod(facts.shape) for facts, _ in present)
         if elements != math.prod(split.shape):
