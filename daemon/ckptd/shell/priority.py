@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import os
-import resource
 import signal
 
 import psutil
 
 _PR_SET_PDEATHSIG = 1
-_MEMORY_LIMIT_BYTES = 1 << 30  # a scan needs a few buffers; what wants more is a hostile file
 
 
 def become_background_worker(parent_pid: int) -> None:
-    """Give this process the lowest claim on CPU, disk and memory, and tie its life to the daemon's.
+    """Give this process the lowest claim on CPU and disk, and tie its life to the daemon's.
 
     Args:
         parent_pid: the daemon's process id; if it is gone already, this process ends.
@@ -26,8 +24,6 @@ def become_background_worker(parent_pid: int) -> None:
     process = psutil.Process()
     process.nice(19)
     process.ionice(psutil.IOPRIO_CLASS_IDLE)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_LIMIT_BYTES, _MEMORY_LIMIT_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def _die_with_parent(parent_pid: int) -> None:
