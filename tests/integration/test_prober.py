@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+import intruding
 from checkpoints import dump, dump_huge, weights
 from ckptd.core.model import Role
 from ckptd.shell import inventory, prober
@@ -20,8 +21,8 @@ def probe():
     """Make probers that are stopped whatever the test does."""
     made = []
 
-    def make(workers=1):
-        made.append(Prober(workers, threading.Event().set))
+    def make(workers=1, **options):
+        made.append(Prober(workers, threading.Event().set, **options))
         return made[-1]
 
     yield make
@@ -113,6 +114,67 @@ def test_prober_gives_up_a_scan_that_hangs(probe, tmp_path, monkeypatch):
     found = {each.request.expected.path: each.scan.findings for each in results(one)}
     assert () == found["b.pdparams"]
     assert ["it took too long"] == [finding.detail for finding in found["a.pdparams"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "cpu_seconds", "why"),
+    [
+        ("spin.pdparams", 0, "the scan process died"),
+        ("bomb.pdparams", 30, "it wanted more memory than a scan may use"),
+        ("abort.pdparams", 30, "the scan process died"),
+    ],
+)
+def test_prober_outlives_a_scan_that_runs_wild(probe, tmp_path, name, cpu_seconds, why):
+    """A scan that computes, allocates or crashes without end costs its own file the verdict, and no other."""
+    one = probe(scan=intruding.obey, cpu_seconds=cpu_seconds)
+    for each in (name, "a.pdparams"):
+        dump(tmp_path / each, weights())
+        one.submit(request(tmp_path / each))
+    expected = {name: [("scanner_failed", why)], "a.pdparams": []}
+    assert expected == {
+        each.request.expected.path: [(found.code, found.detail) for found in each.scan.findings]
+        for each in results(one)
+    }
+
+
+def test_prober_ends_the_scan_of_a_huge_file_that_takes_too_much_cpu(probe, tmp_path, monkeypatch):
+    """The real scan too dies by the limit of its CPU time, long before its hour on the wall has come."""
+    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_CPU_SECOND", HUGE_BYTES << 10)
+    one = probe(cpu_seconds=0)
+    path = tmp_path / "a.pdparams"
+    dump_huge(path, HUGE_BYTES)
+    one.submit(request(path))
+    assert [("a.pdparams", ["scanner_failed"])] == answers(one)
+
+
+def test_prober_tells_how_far_running_scans_are(probe, tmp_path):
+    """What a scan has read counts while it runs, and no longer once it was given up."""
+    one = probe()
+    path = tmp_path / "a.pdparams"
+    dump_huge(path, HUGE_BYTES)
+    one.submit(request(path))
+    wait_until(lambda: one.bytes_read > 64 << 20, "progress")
+    assert one.bytes_read < HUGE_BYTES
+    one.stop()
+    assert 0 == one.bytes_read
+
+
+def test_prober_has_read_everything_once_all_is_answered(probe, tmp_path, monkeypatch):
+    """Every answered file counts as a whole: read, broken, deadly, or judged by a later pool of processes."""
+    monkeypatch.setattr(prober, "_IDLE_SECONDS", 0.0)
+    one = probe(workers=2, scan=intruding.obey)
+    total = 0
+    for names in (("a.pdparams", "abort.pdparams", "empty.pdparams"), ("b.pdparams", "bomb.pdparams")):
+        for name in names:
+            path = tmp_path / name
+            dump(path, weights())
+            path.write_bytes(b"" if name.startswith("empty") else path.read_bytes() + b"more")
+            total += path.stat().st_size
+            one.submit(request(path))
+        results(one)
+        assert total == one.bytes_read
+        wait_until(lambda: not one.take_results() and one.wants_attention_in is None, "the pool's end")
+    assert total == one.bytes_read
 
 
 def test_prober_stops_at_once_and_leaves_no_process(probe, tmp_path):

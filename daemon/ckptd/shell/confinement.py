@@ -256,7 +256,9 @@ def _tried(call: Call, name: str, *arguments: object) -> int | None:
 def _call(name: str, *arguments: object) -> int:
     """Call a function of the C library; integers are passed as `long`, which `syscall` and `prctl` take."""
     function = getattr(ctypes.CDLL(None, use_errno=True), name)
-    function.restype = ctypes.c_long
+    function.restype = (
+        ctypes.c_int
+    )  # what prctl, capget and capset return, and wide enough for these syscalls
     passed = [ctypes.c_long(one) if isinstance(one, int) else one for one in arguments]
     result = int(function(*passed))
     if result == -1:
