@@ -155,6 +155,15 @@ def test_of_too_many_values_the_outermost_are_kept(monkeypatch):
     assert ((("metric",), 0.5), (("epoch",), 3), (("history", 0), 1.0)) == found.values
 
 
+def test_tensors_without_end_are_beyond_the_limits(monkeypatch):
+    """One tensor under many keys is many tensors."""
+    monkeypatch.setattr(state_dicts, "MAX_TENSORS", 3)
+    tensor = np.ones(2, "f4")
+
+    assert codes(scan_bytes(pickle.dumps([tensor] * 3))) == []
+    assert codes(scan_bytes(pickle.dumps([tensor] * 4))) == ["limit_exceeded"]
+
+
 def test_text_that_is_too_long_for_a_value_is_left_out():
     """A whole configuration kept as text is no metric."""
     found = scan_bytes(pickle.dumps({"config": "x" * 2000, "epoch": 3}))

@@ -31,6 +31,7 @@ MAX_DEPTH: Final = 100  # deeper than any trainer nests, shallower than Python's
 MAX_VISITS: Final = (
     1_000_000  # a few bytes can describe 2**100 leaves, by using one list twice at every level
 )
+MAX_TENSORS: Final = 100_000  # more than any Paddle model has
 MAX_BYTES: Final = 1 << 25  # of all key paths and texts together, about
 MAX_VALUES: Final = 20_000
 MAX_VALUE_CHARACTERS: Final = 1_024  # of one text; a longer one is no metric and is left out
@@ -72,12 +73,10 @@ def contents(tree: object) -> Contents:
     collected = _Collected(names)
     _collect(collected, (), 0, tree)
     tensors = _merge(collected.tensors, splits, names)
-    values = collected.values
-    if len(values) > MAX_VALUES:
-        values = sorted(values, key=lambda item: len(item[0]))[:MAX_VALUES]
+    collected.drop_innermost()
     return Contents(
         tuple(facts for facts, _ in tensors),
-        tuple(values),
+        tuple(collected.values),
         tuple(facts for facts, verified in tensors if not verified),
         # With a table of names, paddle.load does not look at values that are no tensors.
         () if has_names else tuple(collected.bytes_keys),
@@ -92,6 +91,15 @@ class _Collected:
     bytes_keys: list[KeyPath] = field(default_factory=list)
     visits: int = 0
     size: int = 0
+
+    def add_value(self, key: KeyPath, value: Scalar) -> None:
+        self.values.append((key, value))
+        if len(self.values) > 3 * MAX_VALUES:  # seldom, and before they fill the memory
+            self.drop_innermost()
+
+    def drop_innermost(self) -> None:
+        if len(self.values) > MAX_VALUES:
+            self.values = sorted(self.values, key=lambda item: len(item[0]))[:MAX_VALUES]
 
     def spend(self, depth: int, size: int) -> None:
         self.visits += 1
@@ -110,11 +118,11 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
     """Visit one node; `size` is about how many bytes its key path takes."""
     collected.spend(len(key), size)
     if node is None or isinstance(node, bool | int | float):
-        collected.values.append((key, node))
+        collected.add_value(key, node)
     elif isinstance(node, str):
         if len(node) <= MAX_VALUE_CHARACTERS:
             collected.size += len(node)
-            collected.values.append((key, _printable(node)))
+            collected.add_value(key, _printable(node))
     elif isinstance(node, ArrayNode):
         _collect_tensor(collected, key, node, None)
     elif (
@@ -132,12 +140,13 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
     else:
         if isinstance(node, Payload) or (isinstance(node, Members) and node.is_frozen):
             collected.bytes_keys.append(key)
-        children = list(_children(node))
-        if not children and key and isinstance(node, Mapping | dict) and key[-1] not in _TABLES:
-            collected.values.append(((*key, NOTHING), None))
-        for name, child in children:
+        is_empty = True
+        for name, child in _children(node):
+            is_empty = False
             grown = size + _ENTRY_BYTES + (len(name) if isinstance(name, str) else 0)
             _collect(collected, (*key, name), grown, child)
+        if is_empty and key and isinstance(node, Mapping | dict) and key[-1] not in _TABLES:
+            collected.add_value((*key, NOTHING), None)
 
 
 def _children(node: object) -> Iterator[tuple[str | int, object]]:
@@ -160,9 +169,11 @@ def _collect_tensor(collected: _Collected, key: KeyPath, array: ArrayNode, param
     if parameter is None and len(key) == 1:
         parameter = collected.names.get(str(key[0]))
     facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter)
+    if len(collected.tensors) >= MAX_TENSORS:
+        raise ScanStopped("limit_exceeded", f"more than {MAX_TENSORS} tensors")
     collected.tensors.append((facts, array.is_verified))
     if array.value is not None:  # a tensor-valued metric, a GradScaler's scale
-        collected.values.append((key, array.value))
+        collected.add_value(key, array.value)
 
 
 def _component(key: object) -> str | int:
