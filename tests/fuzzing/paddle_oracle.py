@@ -1,8 +1,8 @@
 """Says of each file what paddle.load makes of it; run as a program, which forks a throw-away child per batch.
 
 Usage: `python paddle_oracle.py`. Standard input: one JSON list of `[path, way]` per line. Standard output:
-"ready", then one JSON list per line, with one answer per file: `{"error": TEXT}` if Paddle refused it, died or
-hung on it, else `{"tensors": [[key, shape, dtype, bytes, nonfinite], ...]}`; null where that has no end.
+"ready", then one JSON list per line, with one answer per file: `{"error": TEXT}` if Paddle refused it or died
+on it, else `{"tensors": [[key, shape, dtype, bytes, nonfinite], ...]}`, with null where the list has no end.
 """
 
 from __future__ import annotations

@@ -722,3 +722,42 @@ def test_long_bytes_as_key_are_no_plain_number():
 
     assert found.findings == ()
     assert [1, 2] == [value for _, value in found.values]
+
+
+def frame(length):
+    """The beginning of a frame."""
+    return pickle.FRAME + struct.pack("<Q", length)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [frame(4), text("ab")],
+        [frame(7), text("ab")],
+        [frame(8) + text("abc") + pickle.POP + frame(2) + NONE],
+        [NONE + pickle.POP + frame(2) + NONE],
+        [frame(3) + NONE + pickle.POP + frame(1)],
+        [frame(20) + text("a" * (1 << 16)) + pickle.POP + NONE],
+        [text("a" * (1 << 16)) + pickle.POP + frame(2) + NONE],
+    ],
+)
+def test_frame_that_ends_within_an_opcode_is_malformed(parts):
+    """A loader takes frames as blocks: one that ends elsewhere than it says makes it read other values."""
+    data = pickled(*parts, protocol=4)
+
+    assert codes(scan_bytes(data)) == ["malformed"]
+
+
+@pytest.mark.parametrize("size", [(1 << 16) - 1, 1 << 16, 1 << 17])
+@pytest.mark.parametrize(("protocol", "kind"), [(4, str), (4, bytes), (5, str), (5, bytes), (5, bytearray)])
+def test_frames_of_the_pickler_are_where_they_belong(size, protocol, kind):
+    """Long strings stand outside of frames, and short rests between them in none."""
+    long = "a" * size if kind is str else kind(size)
+    many = [f"{number}" * 400 for number in range(100)]
+    for tree in ([long, 1, long], long, [*many, long], [long, *many], [[long], [long[:-1]]]):
+        content = {"v": tree, "StructuredToParameterName@@": {}}
+        file = io.BytesIO()
+        pickle._Pickler(file, protocol).dump(content)
+
+        assert codes(scan_bytes(pickle.dumps(content, protocol))) == []
+        assert codes(scan_bytes(file.getvalue())) == []

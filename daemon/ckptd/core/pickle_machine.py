@@ -18,13 +18,29 @@ MAX_MARKS: Final = 1_000  # open at the same time: how deep the structure is
 MAX_TEXT_BYTES: Final = 1 << 20  # of one string
 MAX_ALL_TEXT_BYTES: Final = 1 << 26
 MAX_INTEGER_BYTES: Final = 255
+# A pickler writes a string of this length outside of its frames; what is left between two of those is in no
+# frame if it is shorter than one is worth.
+UNFRAMED_BYTES: Final = 1 << 16
+SHORTEST_FRAME_BYTES: Final = 4
+
 MAX_NAME_BYTES: Final = 256  # of a module or of a name in it
 
 
 class Machine:
     """The pickle machine's state: a stack of stacks, one per open mark, and the memo."""
 
-    __slots__ = ("below", "containers", "memo", "protocol", "stack", "stream", "text_bytes")
+    __slots__ = (
+        "_frame_end",
+        "_frame_is_open",
+        "_is_framed",
+        "below",
+        "containers",
+        "memo",
+        "protocol",
+        "stack",
+        "stream",
+        "text_bytes",
+    )
 
     def __init__(self, stream: ByteStream, protocol: int) -> None:
         self.stream = stream
@@ -34,6 +50,33 @@ class Machine:
         self.memo: dict[int, object] = {}
         self.containers = 0
         self.text_bytes = 0
+        self._is_framed = False
+        self._frame_is_open = False  # else the last thing was a long string
+        self._frame_end = stream.offset
+
+    def begin_frame(self, length: int) -> None:
+        """Note a frame whose `length` bytes begin here.
+
+        A loader takes a frame as a block. If an opcode lies across the end of one, it reads something else
+        than what stands in the file, so frames have to be where a pickler puts them.
+        """
+        if self.stream.offset - 9 != self._frame_end:
+            raise self._misplaced()
+        self._is_framed = self._frame_is_open = True
+        self._frame_end = self.stream.offset + length
+
+    def leave_frame(self, begin: int, end: int) -> None:
+        """Note what stands outside of frames, a long string or the end of the pickle, as two offsets."""
+        rest = begin - self._frame_end
+        if self._is_framed and not 0 <= rest < (1 if self._frame_is_open else SHORTEST_FRAME_BYTES):
+            raise self._misplaced()
+        self._frame_is_open = False
+        self._frame_end = end
+
+    def _misplaced(self) -> ScanStopped:
+        return ScanStopped(
+            "malformed", f"a frame does not end at byte {self._frame_end}, where it says it does"
+        )
 
     def pop_mark(self) -> list[object]:
         """Close the innermost mark and return what is above it."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptd.core.payloads import NonfiniteCounter, element_type
 from ckptd.core.pickle_calls import check_size, checked_shape
-from ckptd.core.pickle_machine import MAX_ALL_TEXT_BYTES, MAX_TEXT_BYTES
+from ckptd.core.pickle_machine import MAX_ALL_TEXT_BYTES, MAX_TEXT_BYTES, UNFRAMED_BYTES
 from ckptd.core.pickle_values import KEPT_BYTES, DtypeNode, Known, Payload
 from ckptd.core.stream import ScanStopped
 
@@ -29,7 +29,7 @@ def text(width: int) -> Callable[[Machine], None]:
 
     def push(machine: Machine) -> None:
         stream = machine.stream
-        length = stream.unsigned(width)
+        length = _length(machine, width)
         stack = machine.stack
         if length > KEPT_BYTES and stack and stack[-1] is Known.ENCODE:
             stack.append(_encoded_payload(machine, length))
@@ -52,7 +52,7 @@ def byte_string(width: int) -> Callable[[Machine], None]:
     """The step of a byte string whose length has `width` bytes."""
 
     def push(machine: Machine) -> None:
-        length = machine.stream.unsigned(width)
+        length = _length(machine, width)
         element = _announced(machine.stack, 4, length, length)
         machine.stack.append(_payload(machine.stream, length, element))
 
@@ -61,7 +61,7 @@ def byte_string(width: int) -> Callable[[Machine], None]:
 
 def byte_array(machine: Machine) -> None:
     """The step of BYTEARRAY8, as which protocol 5 has the bytes of a tensor."""
-    length = machine.stream.unsigned(8)
+    length = _length(machine, 8)
     if length <= KEPT_BYTES:
         machine.stack.append(Payload(length, machine.stream.take(length), is_mutable=True))
         return
@@ -73,6 +73,14 @@ def byte_array(machine: Machine) -> None:
 
     machine.stream.pass_by(length, feed)
     machine.stack.append(Payload(length, b"", guesses=counters, is_mutable=True))
+
+
+def _length(machine: Machine, width: int) -> int:
+    stream = machine.stream
+    length = stream.unsigned(width)
+    if length >= UNFRAMED_BYTES:
+        machine.leave_frame(stream.offset - width - 1, stream.offset + length)
+    return length
 
 
 def _announced(stack: list[object], depth: int, fewest: int, most: int) -> ElementType | None:

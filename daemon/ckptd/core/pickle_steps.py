@@ -177,8 +177,9 @@ def _long_binget(machine: Machine) -> None:
 
 
 def _frame(machine: Machine) -> None:
-    # Only a hint for the reader's buffer, but one that the file must be able to keep.
-    machine.stream.require(machine.stream.unsigned(8), "a frame")
+    length = machine.stream.unsigned(8)
+    machine.stream.require(length, "a frame")
+    machine.begin_frame(length)
 
 
 def _global(machine: Machine) -> None:

@@ -47,6 +47,7 @@ def walk(stream: ByteStream) -> object:
     if next(opcodes, None) is not None:
         raise ScanStopped("limit_exceeded", f"more than {MAX_OPCODES} opcodes")
     stream.settle()
+    machine.leave_frame(stream.offset, stream.offset)
     if machine.below or len(machine.stack) != 1:
         raise ScanStopped("malformed", "the pickle ends with values left over")
     return machine.stack[0]
@@ -95,7 +96,9 @@ def _refuse(opcode: int) -> Callable[[Machine], None]:
             raise ScanStopped("unsafe_opcode", f"{_UNSAFE[code]} at byte {offset}")
         if code in _FOREIGN:
             if called := first_call(machine.stream, opcode):
-                raise ScanStopped("unsafe_global", f"{called}, behind pickle opcode {code!r} at byte {offset}")
+                raise ScanStopped(
+                    "unsafe_global", f"{called}, behind pickle opcode {code!r} at byte {offset}"
+                )
             raise ScanStopped(
                 "unknown_container", f"pickle opcode {code!r} at byte {offset}, which Paddle never writes"
             )
