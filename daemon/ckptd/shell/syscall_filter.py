@@ -129,9 +129,7 @@ _DEADLY: Final = {  # nothing that a scan runs asks for these: who does has take
     "pivot_root": (155, 41),
 }
 
-_WRITING: Final = (
-    0o3 | 0o100 | 0o1000 | 0o2000 | 0o20000000
-)  # O_ACCMODE, _CREAT, _TRUNC, _APPEND, __O_TMPFILE
+_WRITING: Final = 0o3 | 0o100 | 0o1000 | 0o20000000  # O_WRONLY | O_RDWR, O_CREAT, O_TRUNC, __O_TMPFILE
 _PROT_EXEC: Final = 4
 _CLONE_THREAD: Final = 0x00010000
 _CLONE_NEW: Final = 0x7E020000  # every CLONE_NEW*
