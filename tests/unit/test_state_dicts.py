@@ -201,6 +201,7 @@ SLICES = "UnpackBigParamInfor@@"
             TABLE: {"a@@.0": "x"},
         },
         {"a": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["a"], "OriginShape": (2,)}}},
+        {"p": np.zeros(2, "f4"), SLICES: {TABLE: {"slices": ["p"], "OriginShape": (2,)}}, TABLE: {}},
         {"p": np.zeros((1, 2), "f4"), SLICES: {"a": {"slices": ["p"], "OriginShape": (2,)}}},
         {"p": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["p", 1], "OriginShape": (2,)}}},
         {"p": np.zeros(2, "f4"), SLICES: {1: {"slices": ["p"], "OriginShape": (2,)}}},

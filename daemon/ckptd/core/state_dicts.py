@@ -66,6 +66,8 @@ def contents(tree: object) -> Contents:
     if isinstance(tree, Mapping):
         entries = _entries(tree)
         splits = _split_table(entries.get(SPLIT_TABLE))
+        if any(key in entries for key in splits):
+            raise ScanStopped("malformed", f"{SPLIT_TABLE} has slices of what is there as a whole")
         has_names = NAME_TABLE in entries
         if has_names:
             names = _name_table(entries, splits)
