@@ -114,7 +114,7 @@ def test_assess_scaler_that_was_there_before_is_missed():
 
     _, judgement = found.judged[1]
     assert (Verdict.INCOMPLETE, "missing_scaler") == (judgement.verdict, judgement.findings[-1].code)
-    assert Verdict.VALID is found.alone[sets[1].key].verdict
+    assert Verdict.VALID is found.alone[sets[1].key].judgement.verdict
 
 
 def test_assess_progress_that_was_there_before_is_missed():

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,8 @@ from ckptd.core.model import (
     TensorFacts,
     Verdict,
 )
-from ckptd.core.verdict import NOT_READ, judge
+from ckptd.core.set_contents import NOT_READ, contents_of
+from ckptd.core.verdict import judge
 from making import stem_set
 
 ACC = MetricRule("acc", Order.MAX)
@@ -44,6 +46,9 @@ SUFFIXES = {
     Role.OPAQUE: ".bin",
     Role.EXTRA: ".txt",
     Role.MARKER: ".done",
+    Role.INDEX: ".index.json",
+    Role.PROGRAM: ".pdmodel",
+    Role.SHARD: ".safetensors",
 }
 
 
@@ -79,7 +84,7 @@ def judged(scans, *, rule=None, required=(Role.PARAMS, Role.OPT), name="epoch_5"
         "run", name, *((SUFFIXES[role], role) for role in scans), required=frozenset(required)
     )
     by_path = {f"run/{name}{SUFFIXES[role]}": one for role, one in scans.items() if one is not None}
-    return judge(checkpoint, by_path, rule=rule, keys=ProgressKeys())
+    return judge(checkpoint, by_path, contents_of(checkpoint, by_path), rule=rule, keys=ProgressKeys())
 
 
 def codes(judgement):
@@ -98,7 +103,7 @@ def test_judge_a_whole_set_is_valid_and_tells_its_progress():
 
 
 @pytest.mark.parametrize("code", sorted(FINDINGS))
-@pytest.mark.parametrize("role", [Role.PARAMS, Role.OPT, Role.SCALER, Role.EMA, Role.RNG])
+@pytest.mark.parametrize("role", [Role.PARAMS, Role.OPT, Role.SCALER, Role.EMA, Role.INDEX, Role.PROGRAM])
 def test_judge_a_set_with_a_finding_in_any_state_file_is_no_better_than_it(role, code):
     """Whatever is wrong with a file of training state is wrong with the set."""
     scans = {Role.PARAMS: WEIGHTS, Role.OPT: ADAM}
@@ -321,14 +326,51 @@ def test_judge_members_that_are_not_read_never_counts_them():
     judgement = judged(scans)
 
     assert Verdict.VALID is judgement.verdict
-    assert (Finding("member_not_read", "run/epoch_5.bin", "open-ended by nature"),) == judgement.findings
+    detail = "open-ended by nature: unsafe_global"
+    assert (Finding("member_not_read", "run/epoch_5.bin", detail),) == judgement.findings
+
+
+def test_judge_an_open_ended_member_without_anything_special_is_not_mentioned():
+    """Every set of PaddleNLP has pickled arguments; what is said each time is not heard."""
+    assert () == judged({Role.PARAMS: WEIGHTS, Role.OPT: ADAM, Role.OPAQUE: scan()}).findings
 
 
 @pytest.mark.parametrize("role", [Role.OPAQUE, Role.EXTRA, Role.MARKER])
-def test_judge_a_lone_file_that_is_not_read_is_not_valid(role):
-    """What nobody reads is not called valid when it is all there is."""
-    assert Verdict.UNREADABLE is judged({role: None}, required=(role,)).verdict
-    assert role in NOT_READ
+def test_judge_a_lone_file_that_proves_nothing_is_not_valid(role):
+    """What nobody understands is not called valid when it is all there is."""
+    assert Verdict.UNREADABLE is judged({role: scan()}, required=(role,)).verdict
+
+
+def test_not_read_leaves_out_what_only_lies_there():
+    """Everything but markers and strange files is read."""
+    assert {Role.EXTRA, Role.MARKER} == NOT_READ
+
+
+@pytest.mark.parametrize(
+    ("code", "optional", "required"),
+    [
+        ("truncated", Verdict.SUSPECT, Verdict.CORRUPT),
+        ("unsafe_global", Verdict.UNSAFE, Verdict.UNSAFE),
+        ("member_not_read", Verdict.VALID, Verdict.VALID),
+    ],
+)
+def test_judge_a_set_with_a_broken_random_state_weighs_it_by_its_need(code, optional, required):
+    """Without the random state training goes on, only not exactly as it would have."""
+    scans = {Role.PARAMS: WEIGHTS, Role.OPT: ADAM, Role.RNG: scan(findings=[code])}
+
+    assert optional is judged(scans).verdict
+    assert required is judged(scans, required=(Role.PARAMS, Role.OPT, Role.RNG)).verdict
+
+
+def test_judge_weights_that_are_constant_is_told_and_valid():
+    """Weights of equal elements are named, and numbers of one element are not."""
+    flat = replace(tensor("fc.bias", shape=(3,)), is_constant=True)
+    judgement = judged({Role.PARAMS: scan(tensor("fc.weight"), flat), Role.OPT: scan()})
+
+    assert Verdict.VALID is judgement.verdict
+    detail = "the elements of 1 of 2 weights are all equal: fc.bias"
+    assert (Finding("constant_tensors", "run/epoch_5.pdparams", detail),) == judgement.findings
+    assert Severity.INFO is FINDINGS["constant_tensors"].severity
 
 
 def test_judge_a_member_without_a_scan_is_unreadable():

@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-from ckptd.core import best, retention, series, verdict
+from ckptd.core import best, retention, series
+from ckptd.core.continuity import Traits, changes, traits_of
 from ckptd.core.findings import worst_verdict
-from ckptd.core.layouts import joined
 from ckptd.core.model import Candidate, EntryKind, FileScan, Finding, Judgement, Plan, Role, Verdict
 from ckptd.core.names import shown
+from ckptd.core.set_contents import NOT_READ, contents_of
+from ckptd.core.verdict import judge, place_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from ckptd.core.model import (
         CheckpointSet,
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
         Policy,
         ProgressKeys,
         SetKey,
+        SetShape,
     )
 
 _IN_WORDS = {
@@ -46,16 +49,24 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
+class Alone:
+    """A set judged without regard to its neighbours, and what its successors are compared with."""
+
+    judgement: Judgement
+    traits: Traits = field(default_factory=Traits)
+
+
+@dataclass(frozen=True, slots=True)
 class RunFacts:
     """What is known of a run at one moment.
 
-    `known` are earlier `Assessment.alone` judgements of sets whose files did not change; they need no scans.
+    `known` is what an earlier `Assessment.alone` says of sets whose files did not change; they need no scans.
     """
 
     sets: tuple[CheckpointSet, ...]
     settled: frozenset[SetKey]
     scans: Mapping[Fingerprint, FileScan]
-    known: Mapping[SetKey, Judgement] = field(default_factory=dict)
+    known: Mapping[SetKey, Alone] = field(default_factory=dict)
     pinned: frozenset[SetKey] = frozenset()
     released: frozenset[SetKey] = frozenset()
 
@@ -67,7 +78,7 @@ class Assessment:
     `alone` judges each set that is settled and read without regard to its neighbours, `judged` all with it.
     """
 
-    alone: Mapping[SetKey, Judgement]
+    alone: Mapping[SetKey, Alone]
     judged: tuple[tuple[CheckpointSet, Judgement], ...]
     unscanned: tuple[Member, ...]  # of settled sets: what nobody has read as it is now
     candidates: tuple[Candidate, ...]
@@ -93,12 +104,12 @@ def assess(facts: RunFacts, rules: Rules, now: datetime) -> Assessment:
         rules: the watch's settings.
         now: the wall clock, aware UTC.
     """
-    first = {one.key: _judgement(one, facts, rules) for one in facts.sets}
-    alone = {key: judgement for key, judgement in first.items() if _is_final(judgement)}
-    final = first | _judged_in_company(facts.sets, alone)
+    first = {one.key: _alone(one, facts, rules) for one in facts.sets}
+    alone = _sharing({key: one for key, one in first.items() if _is_final(one.judgement)})
+    final = {key: one.judgement for key, one in first.items()} | _judged_in_company(facts.sets, alone)
     judged = tuple((one, final[one.key]) for one in facts.sets)
     candidates = tuple(_candidate(one, judgement, facts) for one, judgement in judged)
-    pending = [one for one in facts.sets if first[one.key].verdict is Verdict.PENDING]
+    pending = [one for one in facts.sets if final[one.key].verdict is Verdict.PENDING]
     return Assessment(
         alone=alone,
         judged=judged,
@@ -117,7 +128,7 @@ def scans_of(checkpoint: CheckpointSet, scans: Mapping[Fingerprint, FileScan]) -
 
 def is_read(member: Member) -> bool:
     """Whether a verdict needs this member's content."""
-    return member.role not in verdict.NOT_READ
+    return member.role not in NOT_READ
 
 
 def saved_at(checkpoint: CheckpointSet) -> datetime:
@@ -136,17 +147,30 @@ def _is_final(judgement: Judgement) -> bool:
     return judgement.verdict not in {Verdict.WRITING, Verdict.PENDING}
 
 
-def _judgement(one: CheckpointSet, facts: RunFacts, rules: Rules) -> Judgement:
+def _alone(one: CheckpointSet, facts: RunFacts, rules: Rules) -> Alone:
     if one.key not in facts.settled:
-        return Judgement(Verdict.WRITING, step=one.step, epoch=one.epoch)
+        return Alone(Judgement(Verdict.WRITING, step=one.step, epoch=one.epoch))
     if one.key in facts.known:
         return facts.known[one.key]
     if _unscanned(one, facts.scans):
-        return Judgement(Verdict.PENDING, step=one.step, epoch=one.epoch)
-    judgement = verdict.judge(one, scans_of(one, facts.scans), rule=rules.rule, keys=rules.keys)
+        return Alone(Judgement(Verdict.PENDING, step=one.step, epoch=one.epoch))
+    scans = scans_of(one, facts.scans)
+    contents = contents_of(one, scans)
+    judgement = judge(one, scans, contents, rule=rules.rule, keys=rules.keys)
     step = one.step if judgement.step is None else judgement.step
     epoch = one.epoch if judgement.epoch is None else judgement.epoch
-    return replace(judgement, step=step, epoch=epoch)
+    return Alone(replace(judgement, step=step, epoch=epoch), traits_of(one, contents))
+
+
+def _sharing(alone: Mapping[SetKey, Alone]) -> dict[SetKey, Alone]:
+    """The same, with one copy of weights that are the same in many sets: a daemon keeps these for long."""
+    copies: dict[bytes | None, bytes | None] = {}
+    shared = {}
+    for key, one in alone.items():
+        weights = copies.setdefault(one.traits.weights, one.traits.weights)
+        is_copy = weights is not one.traits.weights
+        shared[key] = replace(one, traits=replace(one.traits, weights=weights)) if is_copy else one
+    return shared
 
 
 def _unscanned(checkpoint: CheckpointSet, scans: Mapping[Fingerprint, FileScan]) -> tuple[Member, ...]:
@@ -166,36 +190,51 @@ def _without_content(entry: Entry) -> FileScan | None:
 
 
 def _judged_in_company(
-    sets: Iterable[CheckpointSet], alone: Mapping[SetKey, Judgement]
+    sets: Iterable[CheckpointSet], alone: Mapping[SetKey, Alone]
 ) -> dict[SetKey, Judgement]:
-    """The judgements that change when a set is seen beside the earlier ones of its series.
-
-    A progress file or a scaler that earlier sets had, and this one has not, is not written yet or lost:
-    without it the training cannot be resumed as it was.
-    """
+    """The judgements that change when a set is seen beside the earlier ones of its series."""
     families: dict[str, list[CheckpointSet]] = defaultdict(list)
     for one in sets:
         if one.key in alone and not one.is_alias:
             families[one.family].append(one)
     changed: dict[SetKey, Judgement] = {}
     for family in families.values():
-        for one_series in series.split(family, lambda one: _position(one, alone[one.key])):
-            seen: frozenset[Role] = frozenset()
-            for one in one_series:
-                judgement = alone[one.key]
-                if missing := (seen - judgement.roles) & _CODE_WHEN_NOT_SEEN_AGAIN.keys():
-                    changed[one.key] = _without(judgement, one, missing)
-                seen |= judgement.roles
+        for one_series in series.split(family, lambda one: _position(one, alone[one.key].judgement)):
+            for key, findings in _findings_in_company(one_series, alone):
+                judgement = alone[key].judgement
+                together = (*judgement.findings, *findings)
+                changed[key] = replace(judgement, verdict=worst_verdict(together), findings=together)
     return changed
 
 
-def _without(judgement: Judgement, one: CheckpointSet, missing: Iterable[Role]) -> Judgement:
-    path = shown(joined(one.run, one.name))
-    findings = judgement.findings + tuple(
-        Finding(_CODE_WHEN_NOT_SEEN_AGAIN[role], path, f"no {role}, which earlier sets of this run have")
-        for role in sorted(missing)
-    )
-    return replace(judgement, verdict=worst_verdict(findings), findings=findings)
+def _findings_in_company(
+    one_series: Iterable[CheckpointSet], alone: Mapping[SetKey, Alone]
+) -> Iterator[tuple[SetKey, tuple[Finding, ...]]]:
+    """What is said of sets that are held against the earlier ones of their series.
+
+    A progress file or a scaler that earlier sets had, and this one has not, is not written yet or lost:
+    without it the training cannot be resumed as it was.
+    """
+    seen: set[Role] = set()
+    had_scaler_state = False
+    last: dict[tuple[str, SetShape], CheckpointSet] = {}
+    for one in one_series:
+        place, roles, traits = place_of(one), alone[one.key].judgement.roles, alone[one.key].traits
+        findings = [
+            Finding(_CODE_WHEN_NOT_SEEN_AGAIN[role], place, f"no {role}, which earlier sets of this run have")
+            for role in sorted((seen - roles) & _CODE_WHEN_NOT_SEEN_AGAIN.keys())
+        ]
+        if had_scaler_state and traits.has_scaler_state is False:
+            findings.append(Finding("empty_scaler_state", place, "earlier sets of this run have a state"))
+        before = last.get((one.layout, one.shape))
+        if before is not None:
+            findings += changes(place, alone[before.key].traits, traits, shown(before.name))
+        if findings:
+            yield one.key, tuple(findings)
+        seen |= roles
+        had_scaler_state = had_scaler_state or traits.has_scaler_state is True
+        if traits.weights is not None:
+            last[one.layout, one.shape] = one
 
 
 def _candidate(one: CheckpointSet, judgement: Judgement, facts: RunFacts) -> Candidate:

@@ -8,6 +8,13 @@ that are no UTF-8 become `\dNN`.
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_NAMED: Final = 3  # of many names
+_CHARACTERS: Final = 100  # of each of them
 
 _ESCAPE = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4}|U[0-9a-f]{8}|d[0-9a-f]{2})")
 
@@ -17,6 +24,12 @@ def shown(name: str) -> str:
     if name.isascii() and name.isprintable() and "\\" not in name:
         return name
     return "".join(_shown_character(character) for character in name)
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, printable and not too long, and how many more there are."""
+    some = ", ".join(shown(name[:_CHARACTERS]) for name in names[:_NAMED])
+    return some + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
 
 
 def _shown_character(character: str) -> str:

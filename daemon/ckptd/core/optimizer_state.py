@@ -85,8 +85,8 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
     Returns:
         A description of the first misfit and the number of all; None where all fit or nothing can be said.
     """
-    named = [one for one in weights if _is_named(one)]
-    knows_all = bool(named) and all(_is_named(one) or math.prod(one.shape) <= 1 for one in weights)
+    named = [one for one in weights if is_named(one)]
+    knows_all = bool(named) and all(is_named(one) or math.prod(one.shape) <= 1 for one in weights)
     # Without internal names, the keys themselves may be those: so it is in what `paddle.static.save` writes.
     shapes = _by_parameter(named) if named else _by_key(weights)
     strays: list[str] = []
@@ -111,7 +111,8 @@ def foreign_state(optimizer: Iterable[TensorFacts], weights: Sequence[TensorFact
     return misfits[0] + more if misfits else None
 
 
-def _is_named(weight: TensorFacts) -> bool:
+def is_named(weight: TensorFacts) -> bool:
+    """Whether a tensor goes by the name of a parameter."""
     return weight.parameter is not None and not _COMPUTED.fullmatch(weight.parameter)
 
 

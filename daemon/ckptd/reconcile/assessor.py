@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from ckptd.core.assessment import Assessment, Rules, RunFacts, assess, is_read
+from ckptd.core.assessment import Alone, Assessment, Rules, RunFacts, assess, is_read
 from ckptd.core.layouts import recognise
 from ckptd.core.records import is_lasting
 from ckptd.core.settling import settle
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from ckptd.core.layouts import Tree
-    from ckptd.core.model import CheckpointSet, FileScan, Fingerprint, Judgement, SetKey
+    from ckptd.core.model import CheckpointSet, FileScan, Fingerprint, SetKey
     from ckptd.core.settings import WatchSettings
     from ckptd.core.settling import Look
     from ckptd.shell.prober import Prober
@@ -133,7 +133,7 @@ class Assessor:
         passing = {key: self._passing[key] for key in wanted if key in self._passing}
         return (self.store.scans(self.watch.path, wanted) if wanted else {}) | passing
 
-    def _known(self, state: RunState, sets: Iterable[CheckpointSet]) -> dict[SetKey, Judgement]:
+    def _known(self, state: RunState, sets: Iterable[CheckpointSet]) -> dict[SetKey, Alone]:
         """Earlier judgements of sets that are still the same, file by file."""
         if state.assessment is None or state.is_stale:
             return {}
