@@ -26,7 +26,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from ckptd.core import pickle_machine, pickle_payloads, pickles
+from ckptd.core import pickle_machine, pickles
 from ckptd.core.containers import scan
 from ckptd.core.model import Role
 from pickling import (
@@ -445,6 +445,14 @@ def test_file_that_contradicts_itself_has_one_finding(code, data):
     assert (found.tensors, found.values) == ((), ())
 
 
+def test_call_behind_an_old_opcode_is_named():
+    """An opcode that Paddle never writes does not hide what comes after it."""
+    found = scan_bytes(pickled(pickle.INT + b"1\n", reduce(name("os", "system"), text("true"))))
+
+    assert codes(found) == ["unsafe_global"]
+    assert found.findings[0].detail == "os.system, behind pickle opcode b'I' at byte 2"
+
+
 def test_finding_names_the_callable_printably():
     """A person sees at once what the file would have run, and a hostile name forges no log line."""
     assert scan_bytes(UNSAFE_GLOBALS["os.system, protocol 4"]).findings[0].detail == "posix.system"
@@ -615,8 +623,8 @@ def test_opcodes_without_end_end_the_walk(monkeypatch):
 
 def test_texts_without_end_end_the_walk(monkeypatch):
     """Many strings of tolerable length are too much together."""
-    monkeypatch.setattr(pickle_payloads, "MAX_ALL_TEXT_BYTES", 100)
-    assert codes(scan_bytes(pickled(*[text("x" * 20) + pickle.POP] * 6))) == ["limit_exceeded"]
+    monkeypatch.setattr(pickle_machine, "MAX_TAKEN_BYTES", 100)
+    assert codes(scan_bytes(pickled(*[text("x" * 20) + pickle.POP] * 2))) == ["limit_exceeded"]
 
 
 def plain_array(*state):

@@ -10,18 +10,25 @@ if TYPE_CHECKING:
     from ckptd.core.stream import ByteStream
 
 # A tensor takes about 30 opcodes and 10 memo entries, so these leave room for 100,000 tensors, more than any
-# Paddle model has, and bound what a hostile file can make the scanner hold. The opcodes bound the stack.
-MAX_OPCODES: Final = 5_000_000
+# Paddle model has, and bound what a hostile file can make the scanner hold: 200 MiB, of which the stack, with
+# small numbers and tuples on it, takes 50 bytes for each opcode, and the memo 80 for each entry.
+MAX_OPCODES: Final = 3_000_000
 MAX_MEMO: Final = 1_000_000
 MAX_CONTAINERS: Final = 500_000
 MAX_MARKS: Final = 1_000  # open at the same time: how deep the structure is
 MAX_TEXT_BYTES: Final = 1 << 20  # of one string
-MAX_ALL_TEXT_BYTES: Final = 1 << 26
+MAX_TAKEN_BYTES: Final = 1 << 26  # of all strings, byte strings, large numbers and names, about
 MAX_INTEGER_BYTES: Final = 255
 # A pickler writes a string of this length outside of its frames; what is left between two of those is in no
 # frame if it is shorter than one is worth.
 UNFRAMED_BYTES: Final = 1 << 16
 SHORTEST_FRAME_BYTES: Final = 4
+
+# What one of these takes beside its content; a name takes time rather than memory.
+TEXT_BYTES: Final = 64
+PAYLOAD_BYTES: Final = 256
+INTEGER_BYTES: Final = 40
+NAME_BYTES: Final = 256
 
 MAX_NAME_BYTES: Final = 256  # of a module or of a name in it
 
@@ -39,7 +46,7 @@ class Machine:
         "protocol",
         "stack",
         "stream",
-        "text_bytes",
+        "taken_bytes",
     )
 
     def __init__(self, stream: ByteStream, protocol: int) -> None:
@@ -49,7 +56,7 @@ class Machine:
         self.below: list[list[object]] = []  # the stacks under the open marks
         self.memo: dict[int, object] = {}
         self.containers = 0
-        self.text_bytes = 0
+        self.taken_bytes = 0
         self._is_framed = False
         self._frame_is_open = False  # else the last thing was a long string
         self._frame_end = stream.offset
@@ -83,6 +90,12 @@ class Machine:
         items = self.stack
         self.stack = self.below.pop()
         return items
+
+    def take_up(self, count: int) -> None:
+        """Note that what comes next takes `count` bytes."""
+        self.taken_bytes += count
+        if self.taken_bytes > MAX_TAKEN_BYTES:
+            raise ScanStopped("limit_exceeded", f"strings of more than {MAX_TAKEN_BYTES} bytes in all")
 
     def push_container(self, container: object) -> None:
         """Push an object that takes memory of its own."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from ckptd.core.payloads import NonfiniteCounter, element_type
 from ckptd.core.pickle_calls import check_size, checked_shape
-from ckptd.core.pickle_machine import MAX_ALL_TEXT_BYTES, MAX_TEXT_BYTES, UNFRAMED_BYTES
+from ckptd.core.pickle_machine import MAX_TEXT_BYTES, PAYLOAD_BYTES, TEXT_BYTES, UNFRAMED_BYTES
 from ckptd.core.pickle_values import KEPT_BYTES, DtypeNode, Known, Payload
 from ckptd.core.stream import ScanStopped
 
@@ -32,18 +32,19 @@ def text(width: int) -> Callable[[Machine], None]:
         length = _length(machine, width)
         stack = machine.stack
         if length > KEPT_BYTES and stack and stack[-1] is Known.ENCODE:
+            machine.take_up(PAYLOAD_BYTES)
             stack.append(_encoded_payload(machine, length))
             return
-        machine.text_bytes += length
-        if length > MAX_TEXT_BYTES or machine.text_bytes > MAX_ALL_TEXT_BYTES:
+        if length > MAX_TEXT_BYTES:
             stream.require(length, "a string")
-            raise ScanStopped(
-                "limit_exceeded", f"a string of {length} bytes, {machine.text_bytes} in all so far"
-            )
+            raise ScanStopped("limit_exceeded", f"a string of {length} bytes")
         try:
-            stack.append(str(stream.take(length), "utf-8", "surrogatepass"))
+            value = str(stream.take(length), "utf-8", "surrogatepass")
         except UnicodeDecodeError:
             raise ScanStopped("malformed", f"the string before byte {stream.offset} is no UTF-8") from None
+        # One wide character makes all of them wide.
+        machine.take_up(TEXT_BYTES + (length if value.isascii() else 4 * length))
+        stack.append(value)
 
     return push
 
@@ -53,6 +54,7 @@ def byte_string(width: int) -> Callable[[Machine], None]:
 
     def push(machine: Machine) -> None:
         length = _length(machine, width)
+        machine.take_up(PAYLOAD_BYTES)
         element = _announced(machine.stack, 4, length, length)
         machine.stack.append(_payload(machine.stream, length, element))
 
@@ -62,9 +64,11 @@ def byte_string(width: int) -> Callable[[Machine], None]:
 def byte_array(machine: Machine) -> None:
     """The step of BYTEARRAY8, as which protocol 5 has the bytes of a tensor."""
     length = _length(machine, 8)
+    machine.take_up(PAYLOAD_BYTES)
     if length <= KEPT_BYTES:
         machine.stack.append(Payload(length, machine.stream.take(length), is_mutable=True))
         return
+    machine.take_up(len(_GUESSES) * PAYLOAD_BYTES)
     counters = {element: NonfiniteCounter(element) for element in _GUESSES}
 
     def feed(block: memoryview | bytes) -> None:

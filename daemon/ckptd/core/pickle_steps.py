@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Final
 
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import build, call, checked_members, create
-from ckptd.core.pickle_machine import MAX_INTEGER_BYTES, MAX_MARKS, MAX_NAME_BYTES, Machine
+from ckptd.core.pickle_machine import (
+    INTEGER_BYTES,
+    MAX_INTEGER_BYTES,
+    MAX_MARKS,
+    MAX_NAME_BYTES,
+    NAME_BYTES,
+    Machine,
+)
 from ckptd.core.pickle_payloads import byte_array, byte_string, text
 from ckptd.core.pickle_values import KNOWN_GLOBALS, Known, Mapping, Members, is_hashable
 from ckptd.core.stream import ScanStopped
@@ -49,6 +56,7 @@ def _long(width: int) -> Callable[[Machine], None]:
         length = machine.stream.unsigned(width)
         if length > MAX_INTEGER_BYTES:
             raise ScanStopped("limit_exceeded", f"an integer of {length} bytes")
+        machine.take_up(INTEGER_BYTES + length)
         machine.stack.append(int.from_bytes(machine.stream.take(length), "little", signed=True))
 
     return push
@@ -196,6 +204,7 @@ def _stack_global(machine: Machine) -> None:
 def _known(machine: Machine, module: object, name: object) -> Known:
     if not isinstance(module, str) or not isinstance(name, str):
         raise ScanStopped("unsafe_global", "a name that is not written in the file as text")
+    machine.take_up(NAME_BYTES)
     known = KNOWN_GLOBALS.get((module, name))
     if known is None or (module == _PYTHON_2 and machine.protocol > 2):
         raise ScanStopped("unsafe_global", f"{shown(module[:MAX_NAME_BYTES])}.{shown(name[:MAX_NAME_BYTES])}")
