@@ -78,11 +78,11 @@ def _batch(oracle, directory, files, seed, numbers):
     scans = [scanned(base, mutation.data) for _, base, mutation in made]
     answers = oracle.answers()
     for index, ((number, base, mutation), answer) in enumerate(zip(made, answers, strict=True)):
-        outcome = judged(scans[index], answer)
+        outcome = judged(base, scans[index], answer)
         if outcome.violation:
             # Another file of the batch may have led the child astray: only what it does alone counts.
             oracle.ask([jobs[index]])
-            outcome = judged(scans[index], *oracle.answers())
+            outcome = judged(base, scans[index], *oracle.answers())
         yield number, base, mutation, outcome
 
 

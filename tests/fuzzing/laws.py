@@ -28,27 +28,30 @@ def scanned(base, data):
         return error
 
 
-def judged(found, answer):
-    """Hold a scan against what Paddle said."""
+def judged(base, found, answer):
+    """Hold the scan of a file, made of this base, against what Paddle said."""
     if isinstance(found, Exception):
         return Judged("unreadable", ("scanner_failed",), "loads", f"the scanner raised {found!r}")
     verdict = worst_verdict(found.findings)
     codes = tuple(dict.fromkeys(finding.code for finding in found.findings))
     error = answer.get("error")
     paddle = "loads" if error is None else "crashes" if error.startswith("Paddle ") else "rejects"
-    return Judged(verdict.value, codes, paddle, _violation(found, verdict, codes, answer))
+    return Judged(verdict.value, codes, paddle, _violation(base, found, verdict, codes, answer))
 
 
-def _violation(found, verdict, codes, answer):
+def _violation(base, found, verdict, codes, answer):
     if error := answer.get("error"):
         return f"law 1: valid, but Paddle says {error}" if verdict is Verdict.VALID else None
     if answer["tensors"] is None or not set(codes) <= {"nonfinite_values"}:
         return None
-    ours = sorted(
-        ([list(one.key), list(one.shape), one.dtype, one.bytes, one.nonfinite] for one in found.tensors),
-        key=repr,
+    # Only pickles and safetensors have names for their tensors. Paddle hands bfloat16 to numpy as uint16.
+    first = 0 if base.bounds or base.way == "safetensors" else 1
+    facts = (
+        [list(one.key), list(one.shape), one.dtype.replace("bfloat16", "uint16"), one.bytes, one.nonfinite]
+        for one in found.tensors
     )
-    theirs = sorted(answer["tensors"], key=repr)
+    ours = sorted((one[first:] for one in facts), key=repr)
+    theirs = sorted((one[first:] for one in answer["tensors"]), key=repr)
     if ours == theirs:
         return None
     only = [one for one in ours if one not in theirs][:3], [one for one in theirs if one not in ours][:3]

@@ -250,7 +250,7 @@ def write_hapi(files):
 
 
 def write_static(files):
-    """What `static.save` writes as pickles."""
+    """What `static` saves: pickles, programs, combined parameters, and a file for each variable."""
     paddle.enable_static()
     program, startup = paddle.static.Program(), paddle.static.Program()
     with paddle.static.program_guard(program, startup):
@@ -260,18 +260,49 @@ def write_static(files):
         executor = paddle.static.Executor(paddle.CPUPlace())
         executor.run(startup)
         paddle.static.save(program, files.path("static"))
+        paddle.static.save_inference_model(files.path("inference"), [data], [loss], executor)
+        paddle.static.io.save_vars(
+            executor, str(files.directory), program, predicate=lambda one: "fc" in one.name
+        )
     paddle.disable_static()
     files.note("static.pdparams", "params")
     files.note("static.pdopt", "opt")
+    files.note("inference.pdiparams", "params", way="stream")
+    files.note("inference.json", "program", way="program", mutate=False)
+    for path in sorted(files.directory.glob("fc_?.?_?")):
+        files.note(path.name, "params")
+
+
+def write_binary(files):
+    """Tensors in Paddle's own format, and a network saved for inference."""
+    for name in ("float32", "bfloat16", "float64", "int64"):
+        paddle.save(paddle.ones([2, 3]).astype(name), files.path(f"{name}.pdtensor"), use_binary_format=True)
+        files.note(f"{name}.pdtensor", "params")
+    network = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1D(4), nn.Linear(4, 2))
+    network.eval()
+    spec = [paddle.static.InputSpec([None, 3], "float32")]
+    paddle.jit.save(paddle.jit.to_static(network, input_spec=spec), files.path("jit"))
+    files.note("jit.pdiparams", "params", way="stream")
+    files.note("jit.json", "program", way="program", mutate=False)
+
+
+def write_safetensors(files):
+    """State dicts with `safetensors=True`."""
+    state = nn.Linear(3, 2).state_dict()
+    for name in ("float32", "bfloat16", "int64"):
+        cast = {key: value.astype(name) for key, value in state.items()}
+        paddle.save(cast, files.path(f"{name}.safetensors"), safetensors=True)
+        files.note(f"{name}.safetensors", "params", way="safetensors")
 
 
 def write_distributed(files):
-    """The data file of `distributed.save_state_dict`, which is a pickle of arrays."""
+    """Both files of `distributed.save_state_dict`."""
     with tempfile.TemporaryDirectory(dir=files.directory) as directory:
         paddle.distributed.save_state_dict({"w": paddle.ones([4, 2]), "b": paddle.zeros([2])}, directory)
-        for path in sorted(Path(directory).glob("*.distcp")):
-            path.rename(files.path(path.name))
-            files.note(path.name, "shard")
+        for pattern, role in (("*.distcp", "shard"), ("*.metadata", "index")):
+            for path in sorted(Path(directory).glob(pattern)):
+                path.rename(files.path(path.name))
+                files.note(path.name, role)
 
 
 def main(directory):
@@ -285,6 +316,8 @@ def main(directory):
         write_pickles,
         write_splits,
         write_hapi,
+        write_binary,
+        write_safetensors,
         write_static,
         write_distributed,
     ):
