@@ -54,3 +54,18 @@ def stem_set(run: str, stem: str, *members: tuple[str, Role], **facts) -> Checkp
         required=facts.pop("required", frozenset({Role.PARAMS, Role.OPT})),
         **facts,
     )
+
+
+def directory_set(run: str, name: str, *members: tuple[str, Role], **facts) -> CheckpointSet:
+    """A set that is a directory, like `directory_set("run", "step_5", ("model.pdparams", Role.PARAMS))`."""
+    place = joined(run, name)
+    return CheckpointSet(
+        run=run,
+        name=name,
+        layout=facts.pop("layout", "paddlenlp"),
+        shape=SetShape.DIRECTORY,
+        members=tuple(Member(role, entry(joined(place, file))) for file, role in members),
+        required=facts.pop("required", frozenset({Role.PARAMS, Role.OPT})),
+        directory=place,
+        **facts,
+    )
