@@ -133,9 +133,10 @@ def test_bad_json_is_named(data, code):
     assert (found.container, codes(found)) == ("json", [code])
 
 
-def test_json_that_is_too_long_is_not_parsed(monkeypatch):
-    """Parsing takes memory in proportion, so it has a limit."""
-    monkeypatch.setattr(containers, "MAX_JSON_BYTES", 10)
+@pytest.mark.parametrize("limit", ["MAX_JSON_BYTES", "MAX_JSON_ITEMS"])
+def test_json_that_is_too_long_is_not_parsed(monkeypatch, limit):
+    """Parsing takes memory in proportion to bytes and values, so both have a limit."""
+    monkeypatch.setattr(containers, limit, 0)
     assert codes(scan_bytes(b'{"metric": 0.5}', path="a.json", role=Role.META)) == ["limit_exceeded"]
 
 

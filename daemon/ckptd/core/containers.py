@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HEAD_BYTES: Final = 4096
 ZERO_BYTES: Final = 1 << 20  # so many zeros at the beginning are no checkpoint, whatever follows
 MAX_JSON_BYTES: Final = 1 << 24
+MAX_JSON_ITEMS: Final = 1_000_000  # each becomes an object of up to 100 bytes before anything can be looked at
 TENSORS_NAMED: Final = 3  # in a finding's detail
 NAME_CHARACTERS: Final = 100  # the same, of one tensor
 
@@ -120,8 +121,11 @@ def _read_pickle(stream: ByteStream, findings: list[tuple[str, str]]) -> Content
 def _read_json(stream: ByteStream) -> Contents:
     if stream.size > MAX_JSON_BYTES:
         raise ScanStopped("limit_exceeded", f"{stream.size} bytes of JSON, at most {MAX_JSON_BYTES} are read")
+    data = stream.take(stream.size)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_ITEMS:
+        raise ScanStopped("limit_exceeded", f"JSON with more than {MAX_JSON_ITEMS} commas and brackets")
     try:
-        tree = json.loads(stream.take(stream.size).decode("utf-8-sig"))
+        tree = json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise ScanStopped("limit_exceeded", "JSON that is nested too deeply") from None
     except ValueError as error:

@@ -10,6 +10,7 @@ from ckptd.core.names import shown
 from ckptd.core.pickle_calls import build, call, checked_members, create
 from ckptd.core.pickle_machine import (
     INTEGER_BYTES,
+    ITEM_BYTES,
     MAX_INTEGER_BYTES,
     MAX_MARKS,
     MAX_NAME_BYTES,
@@ -161,6 +162,7 @@ def _set_items(machine: Machine, items: list[object]) -> None:
     if not isinstance(target, Mapping):
         raise ScanStopped("unsafe_opcode", f"SETITEMS to a {type(target).__name__}")
     keys = items[::2]
+    machine.take_up(len(keys) * ITEM_BYTES)
     if len(items) % 2 or not all(map(is_hashable, keys)):
         raise ScanStopped("malformed", "a dict has a key without a value, or one that can be no key")
     target.items.extend(zip(keys, items[1::2], strict=True))
