@@ -28,6 +28,7 @@ SHORTEST_FRAME_BYTES: Final = 4
 TEXT_BYTES: Final = 64
 PAYLOAD_BYTES: Final = 256
 INTEGER_BYTES: Final = 40
+CALL_BYTES: Final = 128
 ITEM_BYTES: Final = 128  # of a dict, with what finding a doubled key takes
 NAME_BYTES: Final = 256
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import build, call, checked_members, create
 from ckptd.core.pickle_machine import (
+    CALL_BYTES,
     INTEGER_BYTES,
     ITEM_BYTES,
     MAX_INTEGER_BYTES,
@@ -224,6 +225,7 @@ def _line(stream: ByteStream) -> str:
 def _reduce(machine: Machine) -> None:
     arguments = machine.stack.pop()
     function = machine.stack.pop()
+    machine.take_up(CALL_BYTES)
     machine.push_container(call(function, arguments))
 
 
