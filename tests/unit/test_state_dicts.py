@@ -202,6 +202,12 @@ SLICES = "UnpackBigParamInfor@@"
         },
         {"a": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["a"], "OriginShape": (2,)}}},
         {"p": np.zeros(2, "f4"), SLICES: {TABLE: {"slices": ["p"], "OriginShape": (2,)}}, TABLE: {}},
+        {
+            "p": np.zeros(2, "f4"),
+            SLICES: {
+                name: {"slices": [part], "OriginShape": (2,)} for name, part in [("a", "p"), ("b", "a")]
+            },
+        },
         {"p": np.zeros((1, 2), "f4"), SLICES: {"a": {"slices": ["p"], "OriginShape": (2,)}}},
         {"p": np.zeros(2, "f4"), SLICES: {"a": {"slices": ["p", 1], "OriginShape": (2,)}}},
         {"p": np.zeros(2, "f4"), SLICES: {1: {"slices": ["p"], "OriginShape": (2,)}}},
