@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,12 +12,14 @@ from ckptd.core.model import (
     Action,
     EntryKind,
     FileScan,
+    Finding,
     MetricRule,
     Order,
     Policy,
     ProgressKeys,
     Role,
     SetKey,
+    SetShape,
     TensorFacts,
     Verdict,
 )
@@ -201,6 +204,114 @@ def test_scans_of_leaves_out_what_is_not_read():
     extra = replace(one.members[0], role=Role.EXTRA)
 
     assert {} == scans_of(replace(one, members=(extra,)), scanned(one))
+
+
+def scan_with(one, **scans):
+    """The scans of a set, with others for the roles given."""
+    return {
+        member.entry.fingerprint: scans.get(member.role.value, SCANS[member.role]) for member in one.members
+    }
+
+
+def in_company(*pairs, known=()):
+    """The codes by set name of sets that are assessed together, each with its own scans by role."""
+    scans = {key: one for checkpoint, own in pairs for key, one in scan_with(checkpoint, **own).items()}
+    sets = tuple(checkpoint for checkpoint, _ in pairs)
+    settled = frozenset(one.key for one in sets)
+    rules = replace(RULES, rule=None)
+    alone = assess(RunFacts(sets, settled, scans), rules, NOW).alone
+    kept = {key: one for key, one in alone.items() if key.name in known}
+    unknown = {member.entry.fingerprint for one in sets if one.key not in kept for member in one.members}
+    facts = RunFacts(sets, settled, {key: one for key, one in scans.items() if key in unknown}, kept)
+    judged = assess(facts, rules, NOW).judged
+    return {
+        one.name: [(found.code, found.detail) for found in judgement.findings] for one, judgement in judged
+    }
+
+
+WEIGHTS_ONLY = {"required": frozenset({Role.PARAMS})}
+WIDER = FileScan(
+    "pickle", 10, "ee", tensors=(WEIGHT, TensorFacts(("v",), (3, 3), "float32", 36, 0, "l_1.w_0"))
+)
+OTHER = FileScan("pickle", 10, "ff", tensors=(TensorFacts(("v",), (5, 3), "float32", 60, 0, "l_1.w_0"),))
+
+
+@pytest.mark.parametrize(
+    "known", [(), ("epoch_1",), ("epoch_1", "epoch_2"), ("epoch_1", "epoch_2", "epoch_3")]
+)
+def test_assess_changed_weights_are_told_once_with_or_without_the_scans(known):
+    """The first set of another shape is suspect and the next is not, whether or not the earlier are read."""
+    sets = [one_set(epoch, Role.PARAMS, **WEIGHTS_ONLY) for epoch in (1, 2, 3)]
+    found = in_company(
+        (sets[0], {"params": WIDER}), (sets[1], {"params": OTHER}), (sets[2], {"params": OTHER}), known=known
+    )
+
+    expected = [
+        ("tensors_lost", "1 tensors are gone since epoch_1: w (2,) float32"),
+        ("shapes_changed", "1 tensors have other shapes since epoch_1: v (3, 3) float32 to (5, 3) float32"),
+    ]
+    assert {"epoch_1": [], "epoch_2": expected, "epoch_3": []} == found
+
+
+def test_assess_weights_are_compared_with_the_last_set_that_was_understood():
+    """A set that is cut off in between neither changes nor hides anything."""
+    cut_off = FileScan("pickle", 10, None, (Finding("truncated", "run/epoch_2.pdparams", "at byte 7"),))
+    sets = [one_set(epoch, Role.PARAMS, **WEIGHTS_ONLY) for epoch in (1, 2, 3)]
+    found = in_company((sets[0], {}), (sets[1], {"params": cut_off}), (sets[2], {"params": WIDER}))
+
+    assert ["truncated"] == [code for code, _ in found["epoch_2"]]
+    assert [("tensors_added", "1 tensors are new since epoch_1: v (3, 3) float32")] == found["epoch_3"]
+
+
+@pytest.mark.parametrize(
+    "facts", [{"is_alias": True}, {"layout": "hapi"}, {"family": "other"}, {"shape": SetShape.DIRECTORY}]
+)
+def test_assess_weights_of_another_kind_of_set_are_not_compared(facts):
+    """What is written under other rules may hold other weights."""
+    first, second = (one_set(epoch, Role.PARAMS, **WEIGHTS_ONLY) for epoch in (1, 2))
+
+    assert [] == in_company((first, {"params": WIDER}), (replace(second, **facts), {}))["epoch_2"]
+
+
+def test_assess_weights_that_are_the_same_are_kept_once():
+    """A daemon remembers thousands of sets, and one copy of what is the same in them."""
+    sets = [one_set(epoch, Role.PARAMS, Role.OPT) for epoch in (1, 2)]
+    alone = assess(facts_of(*sets), RULES, NOW).alone
+
+    first, second = (alone[one.key].traits.weights for one in sets)
+    assert first is second
+    assert first is not None
+
+
+STATE = FileScan(
+    "pickle",
+    10,
+    "cc",
+    values=tuple(
+        ((key,), 1)
+        for key in (
+            "scale",
+            "incr_ratio",
+            "decr_ratio",
+            "incr_every_n_steps",
+            "decr_every_n_nan_or_inf",
+            "incr_count",
+            "decr_count",
+            "use_dynamic_loss_scaling",
+        )
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("before", "expected"),
+    [(STATE, [("empty_scaler_state", "earlier sets of this run have a state")]), (SCANS[Role.SCALER], [])],
+)
+def test_assess_empty_scaler_is_suspect_only_if_there_was_a_state(before, expected):
+    """A disabled scaler is empty from the beginning; one that has been emptied is not what it was."""
+    sets = [one_set(epoch, Role.PARAMS, Role.OPT, Role.SCALER) for epoch in (1, 2)]
+
+    assert expected == in_company((sets[0], {"scaler": before}), (sets[1], {}))["epoch_2"]
 
 
 @given(st.integers(-(2**62), 2**63 - 1))

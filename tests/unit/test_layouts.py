@@ -9,6 +9,7 @@ from ckptd.core.layouts import (
     LAYOUT_NAMES,
     find_runs,
     is_set_directory,
+    lone_directory,
     lone_file,
     may_be_set_directory,
     owning_run,
@@ -304,3 +305,34 @@ def test_layout_names_hold_the_fallback():
     assert {"plain", "hapi", "paddleocr"} <= LAYOUT_NAMES
     assert PARAMS_AND_OPT == DEFAULT_REQUIRED
     assert "." == parent("x")
+
+
+@pytest.mark.parametrize("files", [("0_0.distcp", "0.metadata"), ("inference.pdmodel",)])
+@pytest.mark.parametrize("place", ["run", "run/step_5"])
+def test_recognise_flex_checkpoints_and_programs_make_no_set(place, files):
+    """Nobody asked for these to be watched; in a set's directory they are members that are read."""
+    paths = [f"{place}/{file}" for file in files]
+
+    assert () == recognise(tree_of(*paths), "run")
+    if place == "run/step_5":
+        roles = {member.role for member in only_set(*paths, f"{place}/model.pdparams").members}
+        assert roles <= {Role.PARAMS, Role.SHARD, Role.INDEX, Role.PROGRAM}
+
+
+def test_recognise_stem_leaves_programs_beside_it_alone():
+    """What a trainer exports beside its weights is not moved with them."""
+    assert 1 == len(only_set("run/epoch_1.pdparams", "run/epoch_1.pdmodel").members)
+
+
+def test_lone_directory_takes_shards_of_any_name():
+    """A model that was downloaded, or a flex checkpoint, is one set of its files."""
+    found = lone_directory(tree_of("a/model/0_0.distcp", "a/model/0.metadata", "a/model/x.txt"), "a/model")
+
+    assert ("a", "model", "a/model") == (found.run, found.name, found.directory)
+    assert {Role.SHARD, Role.INDEX, Role.EXTRA} == {member.role for member in found.members}
+    assert frozenset({Role.SHARD}) == found.required
+
+
+def test_lone_directory_without_shards_is_none():
+    """Files that need not be together are not judged together."""
+    assert lone_directory(tree_of("a/model.pdparams"), "a") is None

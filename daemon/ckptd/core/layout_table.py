@@ -109,7 +109,10 @@ MEMBER_ROLES: tuple[tuple[str, Role], ...] = (
     ("*.pkl", Role.META),
     ("rng_state*.pth", Role.RNG),
     ("*.safetensors", Role.SHARD),
+    ("*.distcp", Role.SHARD),
     ("*.index.json", Role.INDEX),
+    ("[0-9]*.metadata", Role.INDEX),
+    ("*.pdmodel", Role.PROGRAM),
     ("saved_signal_*", Role.MARKER),
     (".checkpoint_done", Role.MARKER),
 )

@@ -20,11 +20,16 @@ LAYOUT_NAMES: frozenset[str] = frozenset(row.layout for row in LAYOUT_ROWS)
 DEFAULT_REQUIRED: frozenset[Role] = frozenset({Role.PARAMS, Role.OPT})
 
 _FALLBACK = "plain"
+_ONLY_INSIDE = (".distcp", ".metadata", ".pdmodel")  # members of a directory that something else makes a set
 _STEM_SUFFIXES = (
     ".info.json",
     ".metrics.json",
     ".json",
-    *(glob[1:] for glob, _ in MEMBER_ROLES if glob.startswith("*.") and glob.count(".") == 1),
+    *(
+        glob[1:]
+        for glob, _ in MEMBER_ROLES
+        if glob.startswith("*.") and glob.count(".") == 1 and not glob.endswith(_ONLY_INSIDE)
+    ),
 )
 _ANCHORS = frozenset({Role.PARAMS, Role.OPT, Role.SHARD, Role.INDEX})  # a set is known by one of these
 _PLACEHOLDERS = {
@@ -163,6 +168,28 @@ def lone_file(entry: Entry) -> CheckpointSet:
     )
 
 
+def lone_directory(tree: Mapping[str, Sequence[Entry]], path: str) -> CheckpointSet | None:
+    """The shards in a directory of any name as one set, to be judged by itself; None if there are none.
+
+    So are a downloaded model and a flex checkpoint: what is in their files is one, and no run names it.
+    """
+    members = tuple(
+        Member(_role(basename(entry.path), in_directory=True), entry) for entry in tree.get(path, ())
+    )
+    if not {Role.SHARD, Role.INDEX} & {member.role for member in members}:
+        return None
+    return CheckpointSet(
+        run=parent(path),
+        name=basename(path),
+        layout=_FALLBACK,
+        shape=SetShape.DIRECTORY,
+        members=members,
+        required=frozenset({Role.SHARD}),
+        is_alias=True,
+        directory=path,
+    )
+
+
 def _recognised(
     group: _Group, run: str, layout: str, required: frozenset[Role], taken_stems: set[str]
 ) -> CheckpointSet | None:
@@ -233,14 +260,18 @@ def _stem_groups(entries: Sequence[Entry]) -> list[_Group]:
     return [
         _Group(SetShape.STEM, stem, None, tuple(members))
         for stem, members in by_stem.items()
-        if any(member.role in _ANCHORS for member in members)
+        if any(map(_is_anchor, members))
     ]
+
+
+def _is_anchor(member: Member) -> bool:
+    return member.role in _ANCHORS and not member.entry.path.endswith(_ONLY_INSIDE)
 
 
 def _directory_group(tree: Mapping[str, Sequence[Entry]], path: str) -> _Group | None:
     direct = tree.get(path, ())
     members = [Member(_role(basename(entry.path), in_directory=True), entry) for entry in direct]
-    if not any(member.role in _ANCHORS for member in members):
+    if not any(map(_is_anchor, members)):
         return None
     if sum(group.name.isdigit() for group in _stem_groups(direct)) > 1:
         return None  # a run that happens to be called like a set: it holds numbered sets of its own

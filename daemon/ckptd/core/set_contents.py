@@ -30,6 +30,8 @@ NOT_READ: Final = frozenset({Role.EXTRA, Role.MARKER})
 # but not `optical_flow`.
 _OPTIMIZER_KEY = re.compile(r"(?:^|[_.]|(?<=[a-z])(?=O))(?i:opt(?:im(?:i[sz]er)?)?s?)(?:$|[_.A-Z0-9])")
 _SCALER_KEY = re.compile(r"(?:^|[_.]|grad|Grad)(?i:scaler)(?:$|[_.A-Z0-9])")
+# `paddle.static.save` puts a program beside the weights that has the name of a progress file: `epoch_1.json`.
+_TELLS_PROGRESS: Final = frozenset({"pickle", "json"})
 _PROGRESS_KEY = re.compile(r"epoch|step|iter|loss|metric|acc|score", re.IGNORECASE)
 
 
@@ -111,7 +113,8 @@ def _roles(
     """
     named = {member.role for member in checkpoint.members}
     if Role.META not in checkpoint.required:
-        named -= {Role.META} - {member.role for member, _ in sound}
+        told = {member.role for member, scan in sound if scan.container in _TELLS_PROGRESS}
+        named -= {Role.META} - told
     by_name = (_role_of_shard(member, checkpoint) for member in unknown if member.role is Role.SHARD)
     return frozenset({*named, *(role for role in by_name if role)}).union(*(one.roles for one in held))
 
