@@ -43,6 +43,11 @@ def number(value):
     return pickle.BININT + struct.pack("<i", value)
 
 
+def long_integer(value):
+    """An integer of up to 16 bytes."""
+    return pickle.LONG1 + b"\x10" + value.to_bytes(16, "little", signed=True)
+
+
 def name(module, attribute):
     """A GLOBAL."""
     return pickle.GLOBAL + f"{module}\n{attribute}\n".encode()

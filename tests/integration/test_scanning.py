@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import socket
+import struct
 from itertools import pairwise
 
 import numpy as np
@@ -10,10 +12,10 @@ import pytest
 import xxhash
 
 from ckptd.core.model import Entry, EntryKind, Role
-from ckptd.shell import scanning
+from ckptd.shell import holes, scanning
 from ckptd.shell.scanning import scan_file
 from forking import run_forked
-from pickling import codes
+from pickling import codes, dtype, empty_array, group, long_integer, number, text
 
 WHOLE = pickle.dumps({"w": np.ones((3, 4), "f4")}, 4)
 NOBODY = 65534
@@ -225,6 +227,62 @@ def test_page_cache_behind_the_reader_is_given_back(root, monkeypatch, give_back
     assert dropped == list(pairwise(edges))
     assert edges[-1] == (len(data) if give_back else 0)
     assert (len(dropped) > 2) == give_back
+
+
+def zeros_of(count):
+    """A checkpoint of one float32 tensor, up to its bytes."""
+    state = text("w") + empty_array() + pickle.MARK + number(1) + group(long_integer(count // 4))
+    begun = pickle.EMPTY_DICT + state + dtype("f4") + pickle.NEWFALSE
+    return pickle.PROTO + b"\4" + begun + pickle.BINBYTES8 + struct.pack("<Q", count)
+
+
+def write_with_holes(path, count, *, written=()):
+    """The same with zeros for its bytes, of which only some were written."""
+    head, tail = zeros_of(count), pickle.TUPLE + pickle.BUILD + pickle.SETITEM + pickle.STOP
+    with path.open("wb") as file:
+        file.write(head)
+        for place in written:
+            file.seek(place)
+            file.write(bytes(4096))
+        file.seek(len(head) + count)
+        file.write(tail)
+
+
+@pytest.mark.parametrize("written", [(), range(0, 5 << 30, 1 << 29)])
+def test_content_that_was_never_written_is_not_read_through(root, monkeypatch, written):
+    """Terabytes of holes end a scan as soon as it is clear how much they are, in one piece or in many."""
+    write_with_holes(root / "run" / "b.pdparams", 1 << 40, written=[place for place in written if place])
+    monkeypatch.setattr(holes, "MAX_BYTES", 1 << 30 if written else holes.MAX_BYTES)
+    seen = []
+
+    found = scanned(root, "run/b.pdparams", on_progress=seen.append)
+    assert ["sparse_file"] == codes(found)
+    assert found.digest is None
+    assert seen[-1] <= (2 << 30 if written else 64 << 20)
+
+
+def test_zeros_that_are_holes_are_zeros(root):
+    """A copy with holes in place of long runs of zeros is as good as the file itself."""
+    write_with_holes(root / "run" / "b.pdparams", 256 << 20, written=[128 << 20])
+
+    found = scanned(root, "run/b.pdparams")
+    assert found.findings == ()
+    assert (256 << 20, xxhash.xxh3_128_hexdigest((root / "run" / "b.pdparams").read_bytes())) == (
+        found.tensors[0].bytes,
+        found.digest,
+    )
+
+
+def test_filesystem_without_holes_has_none(root, monkeypatch):
+    """Where nobody knows of holes, all of a file is read."""
+    write_with_holes(root / "run" / "b.pdparams", 64 << 20)
+    monkeypatch.setattr(holes, "MAX_BYTES", 1 << 20)
+
+    def refuse(*_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    monkeypatch.setattr(os, "lseek", refuse)
+    assert scanned(root, "run/b.pdparams").findings == ()
 
 
 @pytest.mark.parametrize(("head", "code"), [(b"", "all_zero"), (WHOLE, "trailing_bytes")])

@@ -85,6 +85,12 @@ FINDINGS: dict[str, FindingSpec] = {
             _RETRAIN,
         ),
         FindingSpec(
+            "sparse_file",
+            Verdict.UNREADABLE,
+            "more than 4 GiB of holes, which were never written or copied as such; they are not read through",
+            "If the zeros are meant, write them out: cp --sparse=never FILE COPY.",
+        ),
+        FindingSpec(
             "unknown_container",
             Verdict.UNREADABLE,
             "no reader understands this file, so nothing is proved",

@@ -13,6 +13,7 @@ from ckptd.core.containers import scan
 from ckptd.core.model import FileScan, Finding
 from ckptd.core.names import shown
 from ckptd.core.stream import at_once
+from ckptd.shell.holes import Holes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -82,7 +83,7 @@ def scan_file(
                     path, "changed_while_reading", "not the file that was chosen for the scan any more"
                 )
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            reader = _Reader(descriptor, on_progress, give_cache_back=give_cache_back)
+            reader = _Reader(descriptor, before.st_size, on_progress, give_cache_back=give_cache_back)
             helper = opened.enter_context(ThreadPoolExecutor(1))  # no thread before the first job
             found = scan(
                 reader.readinto,
@@ -142,19 +143,26 @@ def _kept(descriptor: int, opened: ExitStack) -> int:
 class _Reader:
     """Reads a descriptor forwards, tells how far it is, and gives the page cache back behind itself."""
 
-    __slots__ = ("_descriptor", "_give_cache_back", "_given_back", "_on_progress", "_read")
+    __slots__ = ("_descriptor", "_give_cache_back", "_given_back", "_holes", "_on_progress", "_read")
 
     def __init__(
-        self, descriptor: int, on_progress: Callable[[int], None] | None, *, give_cache_back: bool
+        self,
+        descriptor: int,
+        size: int,
+        on_progress: Callable[[int], None] | None,
+        *,
+        give_cache_back: bool,
     ) -> None:
         self._descriptor = descriptor
+        self._holes = Holes(descriptor, size)
         self._on_progress = on_progress
         self._give_cache_back = give_cache_back
         self._read = 0
         self._given_back = 0
 
     def readinto(self, buffer: memoryview) -> int:
-        got = os.readv(self._descriptor, [buffer])
+        self._holes.look(self._read)
+        got = os.preadv(self._descriptor, [buffer], self._read)
         self._read += got
         if self._read - self._given_back >= GIVE_BACK_BYTES:
             self._give_back()
