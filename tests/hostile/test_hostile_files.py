@@ -37,7 +37,7 @@ def run(program, *arguments, place, given=""):
         check=True,
         encoding="utf-8",
         cwd=cwd,
-        env=os.environ | {"PYTHONPATH": f"{HERE.parent}{os.pathsep}{modules}"},
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([*sys.path, str(modules)])},
         timeout=60,
     )
     return json.loads(done.stdout), sorted(path.name for path in cwd.iterdir())

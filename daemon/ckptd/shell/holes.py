@@ -1,4 +1,4 @@
-"""Holes of a file: what was never written, or copied as a hole, takes no room on the disk and reads as zeros."""
+"""The holes of a file: what was never written, or copied as a hole; it takes no room and reads as zeros."""
 
 from __future__ import annotations
 
