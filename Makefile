@@ -41,6 +41,7 @@ fuzz: $(STAMP) ## Damage COUNT checkpoints and hold our judgement against paddle
 
 docs: $(STAMP) ## Write the pages that are generated from tables in the code
 	$(BIN)/python -c 'from ckptd.core.events_page import render_markdown; print(render_markdown(), end="")' > docs/events.md
+	$(BIN)/python -c 'from ckptd.core.findings_page import render_markdown; print(render_markdown(), end="")' > docs/findings.md
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .coverage .hypothesis .mypy_cache .pytest_cache .ruff_cache

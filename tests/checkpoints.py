@@ -7,6 +7,7 @@ optimizer (`paddle/optimizer/optimizer.py`) calls its state.
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import struct
@@ -107,3 +108,43 @@ def dump_huge(path, size):
         file.write(head + payload)
         file.seek(size, os.SEEK_CUR)
         file.write(tail)
+
+
+def dump_safetensors(path, arrays):
+    """Write arrays by name as a safetensors file: the header's length, the header, the bytes."""
+    header, data = {}, b""
+    for name, one in arrays.items():
+        begin, data = len(data), data + one.tobytes()
+        kind = {"float32": "F32", "uint16": "BF16"}[str(one.dtype)]
+        header[name] = {"dtype": kind, "shape": list(one.shape), "data_offsets": [begin, len(data)]}
+    text = json.dumps(header).encode()
+    Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
+
+
+def save_shards(directory, whole, *parts):
+    """Write numbered safetensors shards and their index; each part is a dict of arrays by name."""
+    places = {}
+    for number, arrays in enumerate(parts, 1):
+        file = f"{whole}-{number:05}-of-{len(parts):05}.safetensors"
+        dump_safetensors(Path(directory) / file, arrays)
+        places |= dict.fromkeys(arrays, file)
+    index = {"metadata": {"total_size": 0}, "weight_map": places}
+    (Path(directory) / f"{whole}.safetensors.index.json").write_text(json.dumps(index))
+
+
+def unified(seed=0):
+    """The weights, the optimizer's state and the master weights of a unified checkpoint, by their keys."""
+    model = {name: one for name, one in weights(seed).items() if name != NAMES}
+    state = {f"{name}/moment1_0": one for name, one in model.items()}
+    state |= {f"{name}/beta1_pow_acc_0": np.full(1, 0.9, "float32") for name in model}
+    return model, state, dict(model)
+
+
+def save_unified(run, step, seed=0):
+    """Write a unified checkpoint of PaddleNLP's trainer, as one card does; returns its directory."""
+    directory = Path(run) / f"checkpoint-{step}"
+    directory.mkdir(parents=True)
+    for whole, arrays in zip(("model", "optimizer", "master_weights"), unified(seed), strict=True):
+        save_shards(directory, whole, arrays)
+    (directory / "trainer_state.json").write_text(json.dumps({"global_step": step, "epoch": 1.5}))
+    return directory

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ckptd.core.findings import FINDINGS, worst_verdict
+from ckptd.core.findings_page import render_markdown
 from ckptd.core.model import Finding, Severity, Verdict
 
 codes = st.sampled_from(sorted(FINDINGS))
@@ -48,3 +51,18 @@ def test_finding_of_each_code_is_explained(code):
     assert spec.advice.endswith(".")
     expected = spec.verdict if spec.severity is Severity.ERROR else Verdict.VALID
     assert expected is worst_verdict([Finding(code, "", "")])
+
+
+def test_findings_page_is_the_one_generated_from_the_table():
+    """What people read about a code is what the program knows about it."""
+    page = Path(__file__).parents[2] / "docs" / "findings.md"
+
+    assert page.read_text("utf-8") == render_markdown(), "run: make docs"
+
+
+def test_findings_page_has_one_row_for_each_code():
+    """No code is left out, and each table row has as many cells as its head."""
+    rows = [line for line in render_markdown().splitlines() if line.startswith("| `")]
+
+    assert sorted(FINDINGS) == sorted(line.split("`")[1] for line in rows)
+    assert {5} == {line.count("|") for line in rows}

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptd.core import shards
 from ckptd.core.model import ExpectedTensor, FileScan, Finding, Role, TensorFacts
 from ckptd.core.shards import shard_findings
 from making import directory_set, stem_set
@@ -177,6 +178,14 @@ def is_covered(*boxes):
 def test_shard_findings_see_parts_that_do_not_tile(boxes, expected):
     """The parts of a tensor have to fill it from its first element to its last, each once."""
     assert expected == is_covered(*boxes)
+
+
+def test_shard_findings_give_up_on_parts_without_end(monkeypatch):
+    """An index that would take minutes to put together is not taken for a good one."""
+    monkeypatch.setattr(shards, "_MAX_CORNERS", 7)
+
+    assert is_covered(((0,), (4,)), ((4,), (4,)), ((8,), (4,)))
+    assert not is_covered(((0, 0), (4, 2)), ((0, 2), (4, 2)))
 
 
 @given(st.data())

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     Box = tuple[tuple[int, ...], tuple[int, ...]]  # offset and shape
 
 _MAX_RANK: Final = 9  # of Paddle's tensors
+_MAX_CORNERS: Final = (
+    1 << 23
+)  # of all parts together: a thousand tensors on a thousand cards have half of that
 
 # A pickle keeps bfloat16 as uint16, as numpy has no such type.
 _SAME_TYPE: Final = {"bfloat16": "uint16"}
@@ -109,6 +112,9 @@ def _uncovered(index: str, expected: Iterable[ExpectedTensor]) -> Iterator[Findi
     for one in expected:
         if one.offset is not None and one.shape is not None:
             boxes[one.name].add((one.offset, one.shape))
+    if sum(1 << min(len(box[0]), _MAX_RANK) for parts in boxes.values() for box in parts) > _MAX_CORNERS:
+        yield Finding("uncovered_tensor", shown(index), "it has more parts than can be put together")
+        return
     if names := sorted(name for name, parts in boxes.items() if not _tile(parts)):
         detail = f"the parts of {len(names)} tensors do not make a whole: {listed(names)}"
         yield Finding("uncovered_tensor", shown(index), detail)
