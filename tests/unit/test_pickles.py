@@ -293,6 +293,8 @@ UNSAFE_OPCODES = {
         REDUCE,
         TUPLE2,
     ),
+    "dtype of a long name": pickled(dtype("f" * 1000)),
+    "dtype of a name that forges a line": pickled(dtype("f4\n")),
     "dtype of an object": pickled(reduce(name("numpy", "dtype"), EMPTY_DICT, NONE, NONE)),
     "reconstruct of another class": pickled(
         reduce(name("numpy.core.multiarray", "_reconstruct"), GENERATOR, group(number(0)), raw_bytes(b"b"))

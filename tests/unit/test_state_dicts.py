@@ -171,6 +171,14 @@ def test_text_that_is_too_long_for_a_value_is_left_out():
     assert ((("epoch",), 3),) == found.values
 
 
+def test_names_of_parameters_without_end_are_beyond_the_limits():
+    """One long name that is said to be that of many tensors would be copied into every one."""
+    name, tensor = "n" * 500_000, np.ones(2, "f4")
+
+    assert codes(scan_bytes(pickle.dumps([(name, tensor)] * 10))) == []
+    assert codes(scan_bytes(pickle.dumps([(name, tensor)] * 100))) == ["limit_exceeded"]
+
+
 def test_key_paths_without_end_are_beyond_the_limits():
     """Long keys over many leaves would be copied into every path."""
     tree = {"k" * 100_000: [None] * 1000}

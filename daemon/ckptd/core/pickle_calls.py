@@ -6,6 +6,7 @@ Each takes exactly the arguments that Paddle and numpy write; with others, the c
 from __future__ import annotations
 
 import math
+import re
 from typing import TYPE_CHECKING
 
 from ckptd.core.payloads import NonfiniteCounter, plain_value
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from ckptd.core.payloads import ElementType
 
 MAX_DIMENSIONS = 64  # numpy's own limit
+
+_TYPE_CODE = re.compile(r"[A-Za-z][0-9]{0,10}")
 
 
 def call(function: object, arguments: object) -> object:
@@ -140,8 +143,8 @@ def _from_buffer(arguments: tuple[object, ...]) -> object:
 
 def _dtype(arguments: tuple[object, ...]) -> object:
     match arguments:
-        case (str() as code, int(0), int(1)):  # a copy, so that its state is its own
-            return DtypeNode(code)
+        case (str() as code, int(0), int(1)) if _TYPE_CODE.fullmatch(code):
+            return DtypeNode(code)  # a copy, so that its state is its own
     return None
 
 

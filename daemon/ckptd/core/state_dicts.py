@@ -170,6 +170,7 @@ def _collect_tensor(collected: _Collected, key: KeyPath, array: ArrayNode, param
         raise ScanStopped("malformed", "a tensor without shape and bytes")
     if parameter is None and len(key) == 1:
         parameter = collected.names.get(str(key[0]))
+    collected.size += len(parameter or "")  # one long name can be that of many tensors
     facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter)
     if len(collected.tensors) >= MAX_TENSORS:
         raise ScanStopped("limit_exceeded", f"more than {MAX_TENSORS} tensors")
