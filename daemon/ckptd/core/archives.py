@@ -55,7 +55,7 @@ def is_tar(head: bytes) -> bool:
 
 
 def members(stream: ByteStream) -> Iterator[TarMember]:
-    """Go through the files of an archive; each one is read, or what was not read of it passed by, in turn.
+    """Go through the files of an archive; the caller reads each one to its end before it asks for the next.
 
     Behind the last one the stream stands where no more zeros come, or after too many of them.
 
@@ -87,11 +87,8 @@ def members(stream: ByteStream) -> Iterator[TarMember]:
             raise ScanStopped("limit_exceeded", f"more than {MAX_MEMBERS} members")
         seen.add(name)
         stream.require(size, f"the member {shown(name):.200}")
-        end = stream.offset + size
         if kind != _DIRECTORY:
-            yield TarMember(name, size, _reader(stream, end))
-        for _ in stream.blocks(end - stream.offset):
-            pass
+            yield TarMember(name, size, _reader(stream, stream.offset + size))
         _padding(stream, size)
     _end(stream, has_extension=bool(extended))
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from ckptd.core.stream import ByteStream
 
 MAX_JSON_BYTES: Final = 1 << 24
+# Each becomes an object of up to 100 bytes before anything can be looked at.
+MAX_JSON_ITEMS: Final = 1_000_000
 
 
 def read(stream: ByteStream) -> Contents:
@@ -23,8 +25,11 @@ def read(stream: ByteStream) -> Contents:
     """
     if stream.size > MAX_JSON_BYTES:
         raise ScanStopped("limit_exceeded", f"{stream.size} bytes of JSON, at most {MAX_JSON_BYTES} are read")
+    data = stream.take(stream.size)
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_JSON_ITEMS:
+        raise ScanStopped("limit_exceeded", f"JSON with more than {MAX_JSON_ITEMS} commas and brackets")
     try:
-        tree = json.loads(stream.take(stream.size).decode("utf-8-sig"))
+        tree = json.loads(data.decode("utf-8-sig"))
     except RecursionError:
         raise ScanStopped("limit_exceeded", "JSON that is nested too deeply") from None
     except ValueError as error:

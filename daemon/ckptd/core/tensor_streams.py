@@ -68,7 +68,7 @@ def container_of(stream: ByteStream, head: bytes) -> str | None:
     if not 0 < count <= SNIFFED_BYTES // _U64:
         return None
     longer = stream.peek(SNIFFED_BYTES)
-    if count <= MAX_LEVELS and _is_tensor(longer, _behind_levels(longer, count)):
+    if count <= MAX_LEVELS and _has_tensor_behind_levels(longer, count):
         return "tensors"
     rows_end = 2 * _U64 + _U32 + count * _U64
     return "selected_rows" if _is_tensor(longer, rows_end) else None
@@ -133,11 +133,15 @@ def _is_tensor(head: bytes, start: int) -> bool:
     )
 
 
-def _behind_levels(head: bytes, count: int) -> int:
+def _has_tensor_behind_levels(head: bytes, count: int) -> bool:
+    """Whether so many levels of sequences begin here: each has two offsets or more, the first of them 0."""
     place = _U32 + _U64
     for _ in range(count):
-        place += _U64 + _unsigned(head, place)
-    return place
+        length = _unsigned(head, place)
+        if length < 2 * _U64 or _unsigned(head, place + _U64):
+            return False
+        place += _U64 + length
+    return _is_tensor(head, place)
 
 
 def _unsigned(head: bytes, start: int) -> int:
