@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo run test lint bench fuzz docs clean
+.PHONY: help demo run test lint bench fuzz fuzz-coverage docs clean
 
 help: ## List the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,11 @@ COUNT ?= 10000
 SEED  ?= 1
 fuzz: $(STAMP) ## Damage COUNT checkpoints and hold our judgement against paddle.load (docs/validation.md)
 	PYTHONPATH=tests $(BIN)/python -m fuzzing --count $(COUNT) --seed $(SEED)
+
+SECONDS ?= 60
+fuzz-coverage: $(STAMP) ## Search for SECONDS, guided by coverage, for files that break a reader; goes on where it stopped
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	PYTHONPATH=tests $(BIN)/python -m fuzzing.coverage_fuzzer --seconds $(SECONDS)
 
 docs: $(STAMP) ## Write the pages that are generated from tables in the code
 	$(BIN)/python -c 'from ckptd.core.events_page import render_markdown; print(render_markdown(), end="")' > docs/events.md

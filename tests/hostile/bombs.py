@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING
 
 from ckptd.core.model import Role
 from pickling import (
+    array,
     dtype,
     empty_array,
     float_array,
@@ -237,6 +238,12 @@ STRUCTURES = {
     "one value under many keys": Bomb(numbered(900_000, NONE), "limit_exceeded"),
     "long key paths": Bomb(long_key_path(90, 100_000), "limit_exceeded"),
     "300,000 tensors": Bomb(tiny_tensors(300_000), "limit_exceeded"),
+    "one long internal name of many tensors": Bomb(
+        often(text("n" * 1_000_000) + float_array([1] * 100) + TUPLE2, 90_000), "limit_exceeded"
+    ),
+    "100,000 tensors with many dimensions": Bomb(
+        often(array((1,) * 64, dtype("f4"), raw_bytes(b"1234")), 100_001), "limit_exceeded"
+    ),
     "a million internal names": Bomb(name_table(500_000), "limit_exceeded"),
     "dimensions whose product overflows": Bomb(shaped(1 << 62, 1 << 62), "size_mismatch"),
     "dimensions whose product is a multiple of 2**64": Bomb(shaped(1 << 32, 1 << 32), "size_mismatch"),

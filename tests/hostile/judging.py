@@ -15,6 +15,7 @@ import time
 
 import numpy as np
 
+from ckptd.core.ledger_codec import encode_scan
 from ckptd.core.model import Role
 from ckptd.shell.scanning import scan_file
 
@@ -49,6 +50,7 @@ def judge(directory, path, role):
     del _seen[:]
     started = time.process_time()
     found = scan_file(directory, path, Role(role))
+    encode_scan(found)  # as the daemon does with every scan
     return {
         "codes": [finding.code for finding in found.findings],
         "details": [finding.detail[:200] for finding in found.findings],
