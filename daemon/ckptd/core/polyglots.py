@@ -29,7 +29,7 @@ _LENGTH_BYTES: Final = {
 
 
 def pickled_import(head: bytes, size: int) -> str | None:
-    """What loading the file as a pickle would import; None if it would fail or end before it imports anything.
+    """What loading the file as a pickle would import; None if it would end or fail before.
 
     Args:
         head: The first `LOOK_BYTES` of the file, or all of it.
