@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ckptd.core.findings import FINDINGS, worst_verdict
 from ckptd.core.metrics import MISSING, find_value
 from ckptd.core.model import (
+    ExpectedTensor,
     FileScan,
     Finding,
     Metric,
@@ -43,6 +44,7 @@ SUFFIXES = {
     Role.META: ".pdstates",
     Role.EMA: ".pdema",
     Role.RNG: ".pth",
+    Role.SCHEDULER: ".sched",
     Role.OPAQUE: ".bin",
     Role.EXTRA: ".txt",
     Role.MARKER: ".done",
@@ -360,6 +362,23 @@ def test_judge_a_set_with_a_broken_random_state_weighs_it_by_its_need(code, opti
 
     assert optional is judged(scans).verdict
     assert required is judged(scans, required=(Role.PARAMS, Role.OPT, Role.RNG)).verdict
+
+
+@pytest.mark.parametrize("role", [Role.OPT, Role.EMA, Role.SCALER, Role.SCHEDULER, Role.RNG])
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(scan(), container="program"),
+        replace(scan(), container="pir"),
+        replace(scan(), expected=(ExpectedTensor("w", "0_0.distcp"),)),
+    ],
+)
+def test_judge_another_kind_of_file_does_not_pass_for_empty_state(role, other):
+    """A program or an index holds no tensors, and is no optimizer without state for that."""
+    judgement = judged({Role.PARAMS: WEIGHTS, Role.OPT: ADAM} | {role: other})
+
+    assert Verdict.SUSPECT is judgement.verdict
+    assert ["wrong_container"] == codes(judgement)
 
 
 def test_judge_weights_that_are_constant_is_told_and_valid():

@@ -232,6 +232,12 @@ FINDINGS: dict[str, FindingSpec] = {
             "Resume with this set's weights only, or from another set.",
         ),
         FindingSpec(
+            "wrong_container",
+            Verdict.SUSPECT,
+            "a file is whole, but a program or an index where state has to be",
+            _ANOTHER,
+        ),
+        FindingSpec(
             "bad_scaler_state",
             Verdict.SUSPECT,
             "the scaler file holds no GradScaler state",

@@ -113,6 +113,7 @@ MEMBER_ROLES: tuple[tuple[str, Role], ...] = (
     ("*.index.json", Role.INDEX),
     ("[0-9]*.metadata", Role.INDEX),
     ("*.pdmodel", Role.PROGRAM),
+    ("__model__*", Role.PROGRAM),
     ("saved_signal_*", Role.MARKER),
     (".checkpoint_done", Role.MARKER),
 )

@@ -34,6 +34,11 @@ _SCALER_STATE = frozenset(
 )
 
 
+# Files in these roles may hold no tensor at all, so that another kind of file would pass for an empty one.
+_MAY_BE_EMPTY = frozenset({Role.OPT, Role.EMA, Role.SCALER, Role.SCHEDULER, Role.RNG})
+_NO_STATE = frozenset({"program", "pir", "index"})
+
+
 def judge(
     checkpoint: CheckpointSet,
     scans: Mapping[str, FileScan],
@@ -69,6 +74,7 @@ def judge(
             for path, one in contents.held.items()
             if Role.PARAMS in one.roles and not one.weights
         ),
+        *_container_findings(contents.sound),
         *_optimizer_findings(place, contents),
         *_scaler_findings(contents.sound),
         *progress_findings(checkpoint, contents.sound),
@@ -126,6 +132,14 @@ def _rng_finding(finding: Finding) -> Finding:
     if FINDINGS[finding.code].verdict in {None, Verdict.UNSAFE}:
         return finding
     return Finding("bad_rng_state", finding.path, f"{finding.code}: {finding.detail}")
+
+
+def _container_findings(sound: Iterable[tuple[Member, FileScan]]) -> Iterator[Finding]:
+    for member, scan in sound:
+        if member.role in _MAY_BE_EMPTY and (scan.container in _NO_STATE or scan.expected):
+            kind = "index" if scan.expected else scan.container
+            detail = f"it is to be {member.role} state, and is of the kind {kind}"
+            yield Finding("wrong_container", shown(member.entry.path), detail)
 
 
 def _optimizer_findings(place: str, contents: SetContents) -> Iterator[Finding]:
