@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import math
 import pickle
 import struct
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from ckptd.core import state_dicts
+from ckptd.core.pickles import walk
+from ckptd.core.stream import ByteStream, ScanStopped
 from pickling import array, codes, dtype, group, mapping, number, pickled, raw_bytes, scan_bytes, text
 
 
@@ -177,6 +180,19 @@ def test_names_of_parameters_without_end_are_beyond_the_limits():
 
     assert codes(scan_bytes(pickle.dumps([(name, tensor)] * 10))) == []
     assert codes(scan_bytes(pickle.dumps([(name, tensor)] * 100))) == ["limit_exceeded"]
+
+
+def test_effort_is_told():
+    """Whoever reads many pickles can add up what each of them took, also one that is wrong."""
+    whole, broken = pickle.dumps([[1, 2], 3], 2), pickle.PROTO + b"\2NN0\xff"
+    for data, opcodes in ((whole, 12), (broken, 4)):
+        stream = ByteStream(io.BytesIO(data).readinto, len(data))
+        if data is whole:
+            assert 5 == state_dicts.contents(walk(stream)).visits
+        else:
+            with pytest.raises(ScanStopped):
+                walk(stream)
+        assert opcodes == stream.opcodes
 
 
 def test_key_paths_without_end_are_beyond_the_limits():

@@ -7,7 +7,7 @@ of 5 that numpy writes. What a checkpoint never needs is not emulated: it ends t
 from __future__ import annotations
 
 import pickle
-from itertools import islice
+from operator import length_hint
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.pickle_machine import MAX_OPCODES, Machine
@@ -36,14 +36,17 @@ def walk(stream: ByteStream) -> object:
     # PROTO and its version, which made the file a pickle
     machine = Machine(stream, stream.take(2)[1])
     opcodes = iter(stream.byte, _STOP)
+    left = iter(range(MAX_OPCODES))
     try:
-        for opcode in islice(opcodes, MAX_OPCODES):
+        for _, opcode in zip(left, opcodes, strict=False):
             step = _STEPS[opcode]
             step(machine)
     except IndexError:  # every pop that finds nothing: of a stack, or of a mark
         raise ScanStopped(
             "malformed", f"the opcode before byte {stream.offset} takes what is not there"
         ) from None
+    finally:
+        stream.opcodes += MAX_OPCODES - length_hint(left)
     if next(opcodes, None) is not None:
         raise ScanStopped("limit_exceeded", f"more than {MAX_OPCODES} opcodes")
     stream.settle()

@@ -48,6 +48,7 @@ class Contents:
     values: tuple[tuple[KeyPath, Scalar], ...] = ()
     unverified: tuple[TensorFacts, ...] = ()
     unloadable: tuple[KeyPath, ...] = ()
+    visits: int = 0  # what it took to collect them
 
 
 def contents(tree: object) -> Contents:
@@ -82,6 +83,7 @@ def contents(tree: object) -> Contents:
         tuple(facts for facts, verified in tensors if not verified),
         # With a table of names, paddle.load does not look at values that are no tensors.
         () if has_names else tuple(collected.bytes_keys),
+        visits=collected.visits,
     )
 
 

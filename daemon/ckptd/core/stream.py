@@ -87,6 +87,7 @@ class ByteStream:
         "_unread",
         "_view",
         "_window",
+        "opcodes",
         "size",
     )
 
@@ -108,6 +109,7 @@ class ByteStream:
         """
         self._readinto = readinto
         self.size = size
+        self.opcodes = 0  # of pickles, walked so far
         self._beside = beside
         self._capacity = max(16, min(size, window_bytes))
         self._window = _Window(self._capacity)
