@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Span = tuple[int, int]
 
 MAX_CHILDREN: Final = 500_000  # fields of one message
-MAX_FIELDS: Final = 3_000_000  # of all messages together
+MAX_FIELDS: Final = 2_000_000  # of all messages together
 MAX_VARINT_BYTES: Final = 10
 MAX_DEPTH: Final = 50
 
