@@ -51,12 +51,13 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Bomb:
-    """How a file begins, how long it is with the hole behind that, and the first finding that it has."""
+    """How a file begins, how long it is with the hole behind that, its name, and the first finding it has."""
 
     make: Callable[[], bytes]
     code: str
     role: Role = Role.PARAMS
     size: int = 0
+    name: str = ""
 
 
 def deferred(*parts, protocol=4):
