@@ -136,6 +136,8 @@ def test_load_of_a_minimal_file_fills_in_the_defaults(tmp_path):
             settle=timedelta(seconds=5),
             sweep=timedelta(minutes=5),
             heartbeat=timedelta(minutes=1),
+            scrub=timedelta(days=7),
+            scrub_rate=50 << 20,
         ),
         log=LogSettings(format="auto", level="info"),
         watches=(
@@ -164,6 +166,8 @@ def test_load_of_a_full_file_carries_every_key_over(tmp_path):
         settle = "0.5s"
         sweep = "1m"
         heartbeat = "2m"
+        scrub = "1mo"
+        scrub_rate = "4.5MiB"
         [log]
         format = "json"
         level = "debug"
@@ -209,6 +213,8 @@ def test_load_of_a_full_file_carries_every_key_over(tmp_path):
             settle=timedelta(seconds=0.5),
             sweep=timedelta(minutes=1),
             heartbeat=timedelta(minutes=2),
+            scrub=timedelta(days=30),
+            scrub_rate=9 << 19,
         ),
         log=LogSettings(format="json", level="debug"),
         watches=(
@@ -350,6 +356,22 @@ BAD = {
     ),
     "too short": ('[daemon]\nsweep = "0s"\n' + WATCH, 'daemon.sweep: expected at least 1s, got "0s"'),
     "too long": ('[daemon]\nsweep = "1y"\n' + WATCH, 'daemon.sweep: expected at most 7d, got "1y"'),
+    "round in another unit": (
+        '[daemon]\nscrub = "weekly"\n' + WATCH,
+        (
+            "daemon.scrub: expected a number with a unit (s, m, h, d, w, mo, y), such as "
+            '"10m", or "off", got "weekly"'
+        ),
+    ),
+    "round too short": ('[daemon]\nscrub = "0s"\n' + WATCH, 'daemon.scrub: expected at least 1s, got "0s"'),
+    "rate without a unit": (
+        "[daemon]\nscrub_rate = 50\n" + WATCH,
+        'daemon.scrub_rate: expected a number with a unit (B, KiB, MiB, GiB, TiB), such as "50MiB", got 50',
+    ),
+    "rate of nothing": (
+        '[daemon]\nscrub_rate = "0B"\n' + WATCH,
+        'daemon.scrub_rate: expected 4MiB to 1TiB, got "0B"',
+    ),
     "beyond the calendar": (
         WATCH + '[watch.retention]\nkeep_last = 1\nmin_age = "200y"',
         'watch[1].retention.min_age: expected at most 100y, got "200y"',
@@ -784,6 +806,14 @@ def test_effective_of_a_directory_that_is_no_utf8_can_be_printed(tmp_path):
     document = effective(load(written(directory, WATCH)))
 
     assert f"{tmp_path}/\\dff/out" == document["watch"][0]["path"]
+
+
+def test_scrubbing_that_is_switched_off_is_shown_so(tmp_path):
+    """`scrub = "off"` means no rounds at all, and is shown as it is written."""
+    settings = load(written(tmp_path, '[daemon]\nscrub = "off"\n' + WATCH))
+
+    assert settings.daemon.scrub is None
+    assert "off" == effective(settings)["daemon"]["scrub"]
 
 
 def test_schema_is_plain_json_with_a_description_for_every_key():

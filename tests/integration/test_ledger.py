@@ -2,12 +2,14 @@ from __future__ import annotations
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ckptd.core.ledger_codec import FORMAT
 from ckptd.core.model import (
     Action,
     CheckpointSet,
@@ -37,6 +39,7 @@ from ckptd.core.records import (
     RemovalState,
     fingerprints_digest,
 )
+from ckptd.core.scrubbing import Reading
 from ckptd.shell.ledger import open_ledger
 
 NOW = datetime(2026, 11, 24, 10, 55, tzinfo=UTC)
@@ -162,6 +165,47 @@ def test_forget_scans_keeps_listed_paths_and_other_roots(ledger):
         fingerprint(ODD),
     }
     assert ledger.scans("/other", [fingerprint("gone")])
+
+
+# Readings
+
+
+def test_first_digest_stays_and_the_time_of_the_last_reading_moves(ledger):
+    """Reading a file again notes when; what is known of a file that was written anew begins anew."""
+    assert ledger.record_scans(ROOT, {fingerprint(): SCAN}, NOW) == {fingerprint(): SCAN}
+    ledger.record_scans(ROOT, {fingerprint(): SCAN}, LATER)
+    assert ledger.readings(ROOT, [fingerprint()]) == {fingerprint(): Reading(SCAN.digest, NOW, LATER, FORMAT)}
+    other = replace(SCAN, digest="cd" * 16)
+    assert ledger.record_scans(ROOT, {fingerprint(mtime_ns=2): other}, LATER) == {
+        fingerprint(mtime_ns=2): other
+    }
+    assert ledger.readings(ROOT, [fingerprint()]) == {}
+
+
+def test_rot_is_remembered_with_the_scan_and_outlives_the_file(tmp_path):
+    """Rot is part of the scan from then on, after reopening and after the file was away for a while."""
+    other = replace(SCAN, digest="cd" * 16)
+    with open_ledger(tmp_path, NOW)[0] as ledger:
+        ledger.record_scans(ROOT, {fingerprint(): SCAN, fingerprint("b"): SCAN}, NOW)
+        rotted = ledger.record_scans(ROOT, {fingerprint(): other}, LATER)
+        assert [one.code for one in rotted[fingerprint()].findings] == ["content_rotted"]
+    with open_ledger(tmp_path, LATER)[0] as ledger:
+        assert ledger.scans(ROOT, [fingerprint()]) == rotted
+        assert ledger.forget_scans(ROOT, []) == 2
+        assert ledger.record_scans(ROOT, {fingerprint(): SCAN}, LATER)[fingerprint()].findings
+        assert ledger.readings(ROOT, [fingerprint("b")]) == {}
+        assert ledger.forget_before(LATER + timedelta(seconds=1)) == 1
+        assert ledger.readings(ROOT, [fingerprint()]) == {}
+
+
+@pytest.mark.parametrize("code", ["read_error", "scanner_failed", "permission_denied"])
+def test_file_that_cannot_be_read_again_has_no_scan_but_keeps_its_first_digest(ledger, code):
+    """A failed reading ends what was known for good, but not what a later reading is compared with."""
+    failed = FileScan("none", 0, None, (Finding(code, "run/a.pdparams", "EIO"),))
+    ledger.record_scans(ROOT, {fingerprint(): SCAN}, NOW)
+    assert ledger.record_scans(ROOT, {fingerprint(): failed}, LATER) == {fingerprint(): failed}
+    assert ledger.scans(ROOT, [fingerprint()]) == {}
+    assert ledger.readings(ROOT, [fingerprint()]) == {fingerprint(): Reading(SCAN.digest, NOW, NOW, FORMAT)}
 
 
 # Judgements

@@ -179,7 +179,7 @@ def test_newer_ledger_is_refused_and_kept(tmp_path):
     execute(path, "INSERT INTO schema_version VALUES (7)")
     for opening in (lambda: open_ledger(tmp_path, NOW), lambda: open_existing_ledger(tmp_path)):
         with pytest.raises(
-            LedgerUnavailable, match=r"made by a newer ckptd \(schema 7, this one knows 1\)"
+            LedgerUnavailable, match=r"made by a newer ckptd \(schema 7, this one knows 2\)"
         ) as caught:
             opening()
         assert caught.value.exit_code == 3
@@ -192,10 +192,10 @@ def test_older_ledger_is_brought_up_to_date_in_order(tmp_path, monkeypatch):
     filled(tmp_path)
     steps = tuple(
         lambda connection, name=name: connection.exec_driver_sql(f"CREATE TABLE {name} (x INTEGER)")
-        for name in ("second", "third")
+        for name in ("third", "fourth")
     )
     for module in (ledger_schema, ledger_file):
-        monkeypatch.setattr(module, "MIGRATIONS", (*ledger_schema.MIGRATIONS[:1], *steps))
+        monkeypatch.setattr(module, "MIGRATIONS", (*ledger_schema.MIGRATIONS[:2], *steps))
     with pytest.raises(LedgerUnavailable, match="made by an older ckptd"):
         open_existing_ledger(tmp_path)
     for _ in range(2):
@@ -204,7 +204,22 @@ def test_older_ledger_is_brought_up_to_date_in_order(tmp_path, monkeypatch):
             assert report is None
             assert ledger.scans(ROOT, [fingerprint("run/1.pdparams")])
     with closing(sqlite3.connect(tmp_path / "ledger.db")) as database:
-        assert database.execute("SELECT version FROM schema_version").fetchall() == [(1,), (2,), (3,)]
+        assert database.execute("SELECT version FROM schema_version").fetchall() == [(1,), (2,), (3,), (4,)]
+
+
+def test_ledger_without_readings_gets_them_and_keeps_its_scans(tmp_path):
+    """A ledger from before files were read again is extended; what it knows stays."""
+    path = filled(tmp_path)
+    execute(path, "DROP TABLE readings")
+    execute(path, "DELETE FROM schema_version WHERE version = 2")
+    ledger, report = open_ledger(tmp_path, NOW)
+    with ledger:
+        known = fingerprint("run/1.pdparams")
+        assert report is None
+        assert ledger.scans(ROOT, [known])
+        assert ledger.readings(ROOT, [known]) == {}
+        ledger.record_scans(ROOT, {known: SCAN}, NOW)
+        assert ledger.readings(ROOT, [known])[known].digest == SCAN.digest
 
 
 def test_failed_migration_leaves_the_ledger_as_it_was(tmp_path, monkeypatch):
@@ -216,11 +231,11 @@ def test_failed_migration_leaves_the_ledger_as_it_was(tmp_path, monkeypatch):
         raise RuntimeError("stop")
 
     for module in (ledger_schema, ledger_file):
-        monkeypatch.setattr(module, "MIGRATIONS", (*ledger_schema.MIGRATIONS[:1], fail))
+        monkeypatch.setattr(module, "MIGRATIONS", (*ledger_schema.MIGRATIONS[:2], fail))
     with pytest.raises(RuntimeError, match="stop"):
         open_ledger(tmp_path, NOW)
     with closing(sqlite3.connect(path)) as database:
-        assert database.execute("SELECT max(version) FROM schema_version").fetchone() == (1,)
+        assert database.execute("SELECT max(version) FROM schema_version").fetchone() == (2,)
         assert not database.execute("SELECT * FROM sqlite_master WHERE name = 'half'").fetchall()
 
 

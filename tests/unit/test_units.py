@@ -7,7 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.core.units import LONGEST, duration_text, parse_duration, shown_bytes, shown_duration
+from ckptd.core.units import (
+    LONGEST,
+    duration_text,
+    parse_duration,
+    parse_size,
+    shown_bytes,
+    shown_duration,
+    size_text,
+)
 
 
 @given(st.timedeltas(min_value=timedelta(0), max_value=LONGEST))
@@ -131,3 +139,25 @@ def test_shown_duration_keeps_the_two_largest_units(duration, expected):
 def test_shown_bytes_has_one_decimal_and_a_binary_unit(count, expected):
     """A size never shows as 1024.0 of a unit while there is a larger one."""
     assert expected == shown_bytes(count)
+
+
+@given(st.integers(min_value=0, max_value=10**12 - 1))
+def test_size_text_of_any_size_reads_back_as_the_same(size):
+    """What is written is read as exactly the same number of bytes."""
+    assert size == parse_size(size_text(size))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("0B", 0), ("512B", 512), ("1KiB", 1 << 10), ("1.5MiB", 3 << 19), ("2GiB", 2 << 30), ("1TiB", 1 << 40)],
+)
+def test_parse_size_of_each_unit_gives_its_bytes(text, expected):
+    """Each unit is 1024 of the one before it."""
+    assert expected == parse_size(text)
+
+
+@pytest.mark.parametrize("text", ["", "5", "MiB", "-1MiB", "1 MiB", "1MB", "1mib", "1e3KiB", "1MiB\n"])
+def test_parse_size_of_anything_else_says_what_was_expected(text):
+    """A size without a binary unit is refused, as it would be read in two ways."""
+    with pytest.raises(ValueError, match="a number with a unit"):
+        parse_size(text)

@@ -52,10 +52,13 @@ class MemoryScans:
         del root
         return {one: self._scans[one] for one in fingerprints if one in self._scans}
 
-    def record_scans(self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime) -> None:
-        """Remember scans."""
+    def record_scans(
+        self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime
+    ) -> dict[Fingerprint, FileScan]:
+        """Remember scans; nothing is known that they could be compared with."""
         del root, at
         self._scans.update(found)
+        return dict(found)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -18,7 +18,8 @@ from ckptd.core.layouts import find_runs, recognise
 from ckptd.core.model import Verdict
 from ckptd.core.names import shown
 from ckptd.core.releases import Release
-from ckptd.core.units import shown_duration
+from ckptd.core.scrubbing import files_of, progress
+from ckptd.core.units import duration_text, shown_bytes, shown_duration
 from ckptd.shell import locking
 from ckptd.shell.deploy_directory import live
 from ckptd.shell.ledger import open_existing_ledger
@@ -26,9 +27,11 @@ from ckptd.shell.status import read_status
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
+    from ckptd.core.model import Fingerprint
     from ckptd.core.records import RecordedJudgement
+    from ckptd.core.scrubbing import Reading
     from ckptd.core.settings import Settings, WatchSettings
 
 
@@ -44,6 +47,7 @@ class _RunStatus:
     run: str
     judged: tuple[_JudgedSet, ...]  # of the sets that are there now
     waiting: int  # sets that are there and not judged yet
+    readings: Mapping[Fingerprint, Reading]  # of the judged ones' files
 
     @property
     def verdicts(self) -> Counter[Verdict]:
@@ -61,6 +65,7 @@ def run(options: argparse.Namespace) -> int:
     daemon = _daemon(settings)
     runs = list(_runs(settings))
     places.reachable(settings)  # tells of those that are not
+    daemon["scrub"] = _scrub(settings, runs)
     if options.json:
         output.print_json({"daemon": daemon})
         for one in runs:
@@ -87,8 +92,59 @@ def _runs(settings: Settings) -> Iterator[_RunStatus]:
             for run_path in find_runs(tree):
                 sets = recognise(tree, run_path, layout=watch.layout, required=watch.require)
                 known = ledger.last_judgements(watch.path, run_path) if ledger else {}
-                judged = tuple(_JudgedSet(saved_at(one), known[one.key]) for one in sets if one.key in known)
-                yield _RunStatus(watch, run_path, judged, len(sets) - len(judged))
+                judged = [one for one in sets if one.key in known]
+                files = [member.entry.fingerprint for one in judged for member in one.members]
+                yield _RunStatus(
+                    watch,
+                    run_path,
+                    tuple(_JudgedSet(saved_at(one), known[one.key]) for one in judged),
+                    len(sets) - len(judged),
+                    ledger.readings(watch.path, files) if ledger else {},
+                )
+
+
+def _scrub(settings: Settings, runs: Sequence[_RunStatus]) -> dict[str, Any] | None:
+    """How far the present round is; None if there are none."""
+    length = settings.daemon.scrub
+    if length is None:
+        return None
+    files = [file for one in runs for file in files_of(one.watch.path, one.readings)]
+    rotted = sum(reading.is_rotted for one in runs for reading in one.readings.values())
+    told = progress(
+        files,
+        now=datetime.now(UTC),
+        round_length=length,
+        bytes_per_second=settings.daemon.scrub_rate,
+    )
+    return {
+        "round": duration_text(length),
+        "files": told.files,
+        "bytes": told.bytes,
+        "files_read": told.files_read,
+        "bytes_read": told.bytes_read,
+        "began_at": told.began_at.isoformat(),
+        "through_at": told.through_at.isoformat() if told.through_at else None,
+        "late": told.is_late,
+        "rotted": rotted,
+    }
+
+
+def _scrub_line(scrub: dict[str, Any]) -> Text:
+    line = Text(
+        f"read again in this round of {scrub['round']}: {scrub['files_read']} of {scrub['files']} files, "
+        f"{shown_bytes(scrub['bytes_read'])} of {shown_bytes(scrub['bytes'])}"
+    )
+    if scrub["through_at"]:
+        line.append(f", through in {_until(scrub['through_at'])}")
+    if scrub["late"]:
+        line.append("; late: raise daemon.scrub_rate, or let the daemon run", style="yellow")
+    if scrub["rotted"]:
+        line.append(f"; {scrub['rotted']} rotted: see set.rotted in the log", style="red")
+    return line
+
+
+def _until(instant: str) -> str:
+    return shown_duration(datetime.fromisoformat(instant) - datetime.now(UTC))
 
 
 def _live_set(watch: WatchSettings) -> dict[str, Any] | None:
@@ -126,6 +182,7 @@ def _print(settings: Settings, daemon: dict[str, Any], runs: list[_RunStatus]) -
         console.print(Text.assemble(("not running", "red"), ": what follows is what it knew last"))
     for root, reason in (daemon["trouble"] or {}).items():
         console.print(Text(f"{root}: {reason}", style="red"))
+    console.print(_scrub_line(daemon["scrub"]) if daemon["scrub"] else "nothing is read again: scrub is off")
     table = Table(box=None, header_style="bold")
     for column in ("run", "sets", "newest valid"):
         table.add_column(column)

@@ -189,6 +189,8 @@ def _settings(document: Document, base: str) -> Settings:
             settle=daemon.settle,
             sweep=daemon.sweep,
             heartbeat=daemon.heartbeat,
+            scrub=daemon.scrub,
+            scrub_rate=daemon.scrub_rate,
         ),
         log=LogSettings(format=document.log.format, level=document.log.level),
         watches=tuple(_watch(table, base) for table in document.watch),

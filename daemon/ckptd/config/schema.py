@@ -18,6 +18,7 @@ from ckptd.config.values import (
     Interpreter,
     KeyPathText,
     Lasting,
+    LastingOrOff,
     Layout,
     Level,
     Mode,
@@ -27,6 +28,7 @@ from ckptd.config.values import (
     OrderName,
     Positive,
     RequiredRoles,
+    SizeWithin,
     Tolerance,
     WorkerCount,
     told,
@@ -54,6 +56,10 @@ class DaemonTable(Table):
     """How often every root is looked at, whether or not an event came."""
     heartbeat: Annotated[timedelta, Lasting("1s", "1d"), Field(default="1m")]
     """How often the log says that the service works."""
+    scrub: Annotated[timedelta | None, LastingOrOff("1s", "1y"), Field(default="7d")]
+    """Within this time every file is read again, to find rot; `off`: never."""
+    scrub_rate: Annotated[int, SizeWithin("4MiB", "1TiB"), Field(default="50MiB")]
+    """The most that is read again per second."""
 
 
 class LogTable(Table):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ckptd.core.model import ProgressKeys, Role
 from ckptd.core.names import shown
-from ckptd.core.units import duration_text
+from ckptd.core.units import duration_text, size_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -27,6 +27,8 @@ def effective(settings: Settings) -> dict[str, Any]:
             "settle": duration_text(daemon.settle),
             "sweep": duration_text(daemon.sweep),
             "heartbeat": duration_text(daemon.heartbeat),
+            "scrub": duration_text(daemon.scrub) if daemon.scrub else "off",
+            "scrub_rate": size_text(daemon.scrub_rate),
         },
         "log": {"format": settings.log.format, "level": settings.log.level},
         "watch": [_watch(watch) for watch in settings.watches],

@@ -13,7 +13,15 @@ from ckptd.config.problems import got, nearest, quoted
 from ckptd.core.layouts import LAYOUT_NAMES
 from ckptd.core.model import Order
 from ckptd.core.settings import LogFormat, LogLevel, ObserverChoice
-from ckptd.core.units import DURATION_PATTERN, LONGEST, duration_text, parse_duration
+from ckptd.core.units import (
+    DURATION_PATTERN,
+    LONGEST,
+    SIZE_PATTERN,
+    duration_text,
+    parse_duration,
+    parse_size,
+    size_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -71,24 +79,58 @@ class OneOf:
 class Lasting:
     """A duration within bounds, each written as in the file."""
 
+    pattern = DURATION_PATTERN
+    alternative = ""
+
     def __init__(self, least: str, most: str | None = None) -> None:
         self._least = parse_duration(least)
         self._most = parse_duration(most) if most else LONGEST
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
-        text = core_schema.str_schema(pattern=DURATION_PATTERN)
+        text = core_schema.str_schema(pattern=self.pattern)
         return core_schema.no_info_plain_validator_function(self._validate, json_schema_input_schema=text)
 
-    def _validate(self, value: Any) -> timedelta:
+    def _validate(self, value: Any) -> timedelta | None:
         try:
             duration = parse_duration(value if isinstance(value, str) else "")
         except ValueError as error:
-            raise told(f"expected {error}, got {got(value)}") from None
+            raise told(f"expected {error}{self.alternative}, got {got(value)}") from None
         if duration < self._least:
             raise told(f"expected at least {duration_text(self._least)}, got {got(value)}")
         if duration > self._most:
             raise told(f"expected at most {duration_text(self._most)}, got {got(value)}")
         return duration
+
+
+class LastingOrOff(Lasting):
+    """A duration within bounds, or `off` for None."""
+
+    pattern = f"{DURATION_PATTERN}|^off$"
+    alternative = ', or "off"'
+
+    def _validate(self, value: Any) -> timedelta | None:
+        return None if value == "off" else super()._validate(value)
+
+
+class SizeWithin:
+    """A number of bytes within bounds, each written as in the file."""
+
+    def __init__(self, least: str, most: str) -> None:
+        self._least, self._most = parse_size(least), parse_size(most)
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> core_schema.CoreSchema:
+        text = core_schema.str_schema(pattern=SIZE_PATTERN)
+        return core_schema.no_info_plain_validator_function(self._validate, json_schema_input_schema=text)
+
+    def _validate(self, value: Any) -> int:
+        try:
+            size = parse_size(value if isinstance(value, str) else "")
+        except ValueError as error:
+            raise told(f"expected {error}, got {got(value)}") from None
+        if not self._least <= size <= self._most:
+            least, most = size_text(self._least), size_text(self._most)
+            raise told(f"expected {least} to {most}, got {got(value)}")
+        return size
 
 
 def _if(test: Callable[[Any], bool]) -> AfterValidator:

@@ -52,6 +52,8 @@ KEYS: dict[str, Field] = {
         Field("reasons", "texts", "every reason for what was decided"),
         Field("bytes", "integer", "size of what the event is about"),
         Field("digest", "text", "xxh3-128 of the weights file, hexadecimal"),
+        Field("digest_before", "text", "xxh3-128 of the file when it was first read"),
+        Field("digest_now", "text", "the same as read now; missing if the file cannot be read to its end"),
         Field("seconds", "seconds", "how long it took, or how long ago it was"),
         Field("bytes_freed", "integer", "bytes that the pass moved into the trash"),
         Field("config", "name", "configuration file"),
@@ -155,6 +157,13 @@ EVENTS: dict[str, Event] = {
             "Do not load it. Find out who wrote it.",
         ),
         _event("set.unreadable", "warning", _JUDGED, "a file of the set could not be judged", _EXPLAIN),
+        _event(
+            "set.rotted",
+            "error",
+            "root run set path digest_before reasons digest_now?",
+            "a file's content changed although its size, time and inode did not; the set is valid no more",
+            "Restore the file from a copy, then check disk and memory (docs/operations.md, Rot).",
+        ),
         _event(
             "set.removed",
             "info",

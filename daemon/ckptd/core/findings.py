@@ -141,6 +141,14 @@ FINDINGS: dict[str, FindingSpec] = {
             "bytes or a frozen set among the values, which paddle.save writes and paddle.load refuses",
             "Save such values as text, lists or tensors.",
         ),
+        # What had been read before.
+        FindingSpec(
+            "content_rotted",
+            Verdict.SUSPECT,
+            "the content changed although size, time and inode did not: the disk or the memory lost bits, or "
+            "somebody wrote it and set the time back",
+            "Restore the file from a copy, then check disk and memory (docs/operations.md, Rot).",
+        ),
         # The set.
         FindingSpec(
             "missing_role", Verdict.INCOMPLETE, "a member that is needed to resume is not there", _WAIT

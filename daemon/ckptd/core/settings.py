@@ -24,6 +24,8 @@ class DaemonSettings:
     settle: timedelta  # a set is judged when its files have not changed for this long
     sweep: timedelta  # how often everything is looked at without a hint
     heartbeat: timedelta
+    scrub: timedelta | None  # within this every file is read again; None: never
+    scrub_rate: int  # bytes per second, at most
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,8 @@ DURATION_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?(s|m|h|d|w|mo|y)$"
 LONGEST = timedelta(days=36_500)
 """What may be added to or taken from any present date and still gives a date."""
 
+SIZE_PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?(B|KiB|MiB|GiB|TiB)$"
+
 _SECONDS = {
     "s": 1,
     "m": 60,
@@ -20,6 +22,8 @@ _SECONDS = {
     "y": 365 * 86_400,
 }
 _DURATION = re.compile(DURATION_PATTERN)
+_BYTES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_SIZE = re.compile(SIZE_PATTERN)
 _SIZE_UNITS = ("KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
@@ -65,6 +69,24 @@ def shown_duration(duration: timedelta) -> str:
         for index, (count, unit) in enumerate(parts[first : first + 2])
         if count or index == 0
     )
+
+
+def parse_size(text: str) -> int:
+    """Read a whole or decimal number of bytes with a unit: `50MiB`, `1.5GiB`, `512B`.
+
+    Raises:
+        ValueError: it is something else; the message says what was expected.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None:
+        raise ValueError(f'a number with a unit ({", ".join(_BYTES)}), such as "50MiB"')
+    return round(Fraction(text.removesuffix(match[2])) * _BYTES[match[2]])
+
+
+def size_text(count: int) -> str:
+    """Write a number of bytes so that `parse_size` reads exactly the same; it must not be negative."""
+    unit = next(unit for unit in reversed(_BYTES) if count % _BYTES[unit] == 0) if count else "B"
+    return f"{count // _BYTES[unit]}{unit}"
 
 
 def shown_bytes(count: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ckptd.core.findings import FINDINGS, worst_verdict
@@ -101,6 +102,9 @@ def _member_findings(
 ) -> Iterator[Finding]:
     path, scan = shown(member.entry.path), scans.get(member.entry.path)
     is_required = member.role in checkpoint.required
+    if scan is not None and (rot := [one for one in scan.findings if one.code == "content_rotted"]):
+        yield from rot  # in whatever file: what keeps this one keeps the others, too
+        scan = replace(scan, findings=tuple(one for one in scan.findings if one not in rot))
     if member.role in NOT_READ or member.role is Role.OPAQUE:
         if is_required:
             yield Finding("unknown_container", path, f"a file of the kind {member.role} is not read")

@@ -29,8 +29,10 @@ class ScanStore(Protocol):
     def scans(self, root: str, fingerprints: Iterable[Fingerprint]) -> dict[Fingerprint, FileScan]:
         """The scans of those files that were scanned as they are now."""
 
-    def record_scans(self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime) -> None:
-        """Remember scans, but for those that are not lasting."""
+    def record_scans(
+        self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime
+    ) -> dict[Fingerprint, FileScan]:
+        """Remember scans, but for those that are not lasting; returns them as they hold from now on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,21 @@ class Assessor:
             self.prober.submit(ScanRequest(self.watch.path, member.role, member.entry.fingerprint))
         return state.assessment
 
-    def take(self, found: Mapping[Fingerprint, FileScan], at: datetime) -> None:
-        """Take in scans that the prober has finished."""
-        self._passing.update((key, scan) for key, scan in found.items() if not is_lasting(scan))
-        self.store.record_scans(self.watch.path, found, at)
+    def take(self, found: Mapping[Fingerprint, FileScan], at: datetime) -> frozenset[Fingerprint]:
+        """Take in scans of files, also of such as were scanned before.
+
+        Returns:
+            The files of which something else is known now.
+        """
+        before = self.store.scans(self.watch.path, found)
+        taken = self.store.record_scans(self.watch.path, found, at)
+        self._passing.update((key, scan) for key, scan in taken.items() if not is_lasting(scan))
+        changed = frozenset(key for key, scan in taken.items() if before.get(key) != scan)
+        outdated = changed & before.keys()
+        for state in self.runs.values() if outdated else ():
+            fingerprints = (member.entry.fingerprint for one in state.sets.values() for member in one.members)
+            state.is_stale = state.is_stale or not outdated.isdisjoint(fingerprints)
+        return changed
 
     def forget_passing(self) -> None:
         """Have everything that could not be looked at looked at again."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ckptd.core.layouts import find_runs, is_set_directory, owning_run, parent
+from ckptd.core.scrubbing import Budget
 from ckptd.errors import CkptdError
 from ckptd.reconcile.assessor import Assessor
 from ckptd.reconcile.releasing import ReleaseStep
 from ckptd.reconcile.removing import RemovalStep
 from ckptd.reconcile.reporting import Reporter
+from ckptd.reconcile.scrubbing import ScrubStep
 from ckptd.shell import inventory
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Resources:
     ledger: Ledger
     log: Log
     prober: Prober
+    scrubber: Prober  # reads again, slowly, what the prober has read
     releaser: Releaser
 
 
@@ -79,6 +83,8 @@ class Reconciler:
             watch.path: _root(watch, settings.daemon.settle.total_seconds(), resources)
             for watch in settings.watches
         }
+        self._prober = resources.prober
+        self._scrub = _scrub(settings, [one.assessor for one in self._roots.values()], resources)
 
     def recover(self, root: str, now: datetime) -> None:
         """Bring to an end what a crash has cut off in a root; before anything else is done there."""
@@ -116,6 +122,32 @@ class Reconciler:
                 root.assessor.take(root.scanned, moment.now)
                 root.hinted |= {_owning_run(path, parent(fingerprint.path)) for fingerprint in root.scanned}
                 root.scanned = {}
+
+    def take_rereads(self, results: Iterable[ScanResult], moment: Moment) -> None:
+        """Take in what was read again, and mark the runs in which it changes something.
+
+        Raises:
+            CkptdError: the ledger cannot be used; the files are read again another time.
+        """
+        for request, scan in results:
+            root = self._roots.get(request.root)
+            if root is not None:  # still watched
+                changed = root.assessor.take({request.expected: scan}, moment.now)
+                root.hinted |= {_owning_run(request.root, parent(one.path)) for one in changed}
+
+    def mark_scrub(self) -> None:
+        """Mark that it is time to look whether a file is to be read again."""
+        if self._scrub is not None:
+            self._scrub.is_marked = True
+
+    def scrub(self, moment: Moment) -> None:
+        """Have a file read again if one is due, and nothing new waits to be read.
+
+        Raises:
+            CkptdError: the ledger cannot be used.
+        """
+        if self._scrub is not None and not len(self._prober):
+            self._scrub.proceed(moment)
 
     def take_exports(self, finished: Sequence[Finished], moment: Moment) -> None:
         """Publish finished exports and mark the runs they came from.
@@ -257,6 +289,19 @@ def _root(watch: WatchSettings, settle_seconds: float, resources: Resources) -> 
         Reporter(assessor, resources.ledger, resources.log),
         RemovalStep(assessor, resources.ledger, resources.log),
         release,
+    )
+
+
+def _scrub(settings: Settings, assessors: Iterable[Assessor], resources: Resources) -> ScrubStep | None:
+    if settings.daemon.scrub is None:
+        return None
+    return ScrubStep(
+        tuple(assessors),
+        resources.ledger,
+        resources.scrubber,
+        settings.daemon.scrub,
+        settings.daemon.scrub_rate,
+        Budget(0.0, time.monotonic()),
     )
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ckptd.core.events import event_for
 from ckptd.core.model import Action, Role
+from ckptd.core.names import shown
 from ckptd.core.records import fingerprints_digest
+from ckptd.core.scrubbing import ROTTED
 
 if TYPE_CHECKING:
     from ckptd.core.assessment import Assessment
     from ckptd.core.model import CheckpointSet, Judgement, Plan, SetKey, Verdict
+    from ckptd.core.scrubbing import Reading
     from ckptd.reconcile.assessor import Assessor, Moment
     from ckptd.shell.ledger import Ledger
     from ckptd.shell.logs import Log
+
+
+class _Recorded(NamedTuple):
+    """What was told of a set."""
+
+    verdict: Verdict
+    fingerprints: str
+    rotted: frozenset[str] = frozenset()  # the files, as findings call them
 
 
 @dataclass(slots=True)
@@ -25,7 +36,7 @@ class Reporter:
     ledger: Ledger
     log: Log
     _told: dict[SetKey, tuple[CheckpointSet, Judgement]] = field(default_factory=dict)
-    _recorded: dict[str, dict[SetKey, tuple[Verdict, str]]] = field(default_factory=dict)
+    _recorded: dict[str, dict[SetKey, _Recorded]] = field(default_factory=dict)
     _best: dict[str, SetKey | None] = field(default_factory=dict)
     _plans: dict[str, Plan] = field(default_factory=dict)
 
@@ -56,7 +67,7 @@ class Reporter:
             return 0
         if run not in self._recorded:
             self._recorded[run] = {
-                key: (last.judgement.verdict, last.fingerprints)
+                key: _Recorded(last.judgement.verdict, last.fingerprints, _rotted(last.judgement))
                 for key, last in self.ledger.last_judgements(self._root, run).items()
             }
             if not self._recorded[run]:
@@ -65,14 +76,48 @@ class Reporter:
         changed = 0
         # Told first, then recorded: a crash in between says it twice, the other order might never say it.
         for one, judgement in new:
-            now = (judgement.verdict, fingerprints_digest(one.fingerprints))
-            if recorded.get(one.key) != now:
+            now = _Recorded(judgement.verdict, fingerprints_digest(one.fingerprints), _rotted(judgement))
+            last = recorded.get(one.key)
+            is_known = last is not None and last.fingerprints == now.fingerprints
+            self._tell_rot(one, now.rotted - (last.rotted if last and is_known else frozenset()), assessment)
+            if last is None or last[:2] != now[:2]:
                 self._emit_verdict(one, judgement)
-                recorded[one.key] = now
                 changed += 1
+            recorded[one.key] = now
         self.ledger.record_judgements(self._root, new, moment.now)
         self._told.update({one.key: (one, judgement) for one, judgement in new})
         return changed
+
+    def _tell_rot(self, one: CheckpointSet, paths: frozenset[str], assessment: Assessment) -> None:
+        if not paths:
+            return
+        scans = self.assessor.scans_of([one])
+        readings = self.ledger.readings(self._root, scans)
+        for key, reading in readings.items():
+            if shown(key.path) in paths:
+                self.log.emit(
+                    "set.rotted",
+                    root=self._root,
+                    run=one.run,
+                    set=one.name,
+                    path=key.path,
+                    digest_before=reading.digest,
+                    digest_now=scans[key].digest,
+                    reasons=self._about_rot(one, reading, assessment),
+                )
+
+    def _about_rot(self, one: CheckpointSet, reading: Reading, assessment: Assessment) -> tuple[str, ...]:
+        is_released = any(each.is_released for each in assessment.candidates if each.key == one.key)
+        facts = (
+            (
+                True,
+                f"changed since {reading.first_at:%Y-%m-%d %H:%M:%SZ}, with size, time and inode the same",
+            ),
+            (True, "it counts in no retention rule from now on, and is neither removed nor released"),
+            (is_released, "the live release was made from it, or is being made: nothing there was touched"),
+            (self._best.get(one.run) == one.key, "it was the best set of its run"),
+        )
+        return tuple(text for holds, text in facts if holds)
 
     def _emit_verdict(self, one: CheckpointSet, judgement: Judgement) -> None:
         scans = self.assessor.scans_of([one])
@@ -135,3 +180,7 @@ class Reporter:
                 bytes=sum(decision.bytes for decision in remove),
             )
         self._plans[run] = plan
+
+
+def _rotted(judgement: Judgement) -> frozenset[str]:
+    return frozenset(finding.path for finding in judgement.findings if finding.code == ROTTED)

@@ -108,6 +108,7 @@ class Conductor:
             _LONGEST_WAIT_SECONDS,
             None if due is None else due - now,
             self.resources.prober.wants_attention_in,
+            self.resources.scrubber.wants_attention_in,
             _TROUBLED_SECONDS if self._attendance.trouble or self._ledger_trouble else None,
             None if watchdog is None else watchdog / 3,
         )
@@ -145,9 +146,14 @@ class Conductor:
                 self._reconciler.hint(hint)
         moment = self._moment()
         self._reconciler.take_scans(self.resources.prober.take_results(), moment)
+        self._reconciler.take_rereads(self.resources.scrubber.take_results(), moment)
         self._reconciler.take_exports(self.resources.releaser.take_finished(), moment)
         self._reconciler.mark_due(moment.monotonic)
-        return self._reconciler.run_pass(moment, lambda: self._inbox.is_stopping)
+        report = self._reconciler.run_pass(moment, lambda: self._inbox.is_stopping)
+        if Wake.SCRUB in mail.wakes:
+            self._reconciler.mark_scrub()
+        self._reconciler.scrub(moment)
+        return report
 
     def _moment(self) -> Moment:
         return Moment(datetime.now(UTC), time.monotonic())

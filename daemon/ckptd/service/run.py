@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING
 
 from ckptd import __version__
 from ckptd.config import ConfigError, load, notes
+from ckptd.core.scrubbing import step
 from ckptd.reconcile.passes import Resources
 from ckptd.service.conductor import Conductor
 from ckptd.shell import locking, logs
 from ckptd.shell.inbox import Inbox, Wake
 from ckptd.shell.ledger import open_ledger
+from ckptd.shell.pacing import at_pace
 from ckptd.shell.prober import Prober
 from ckptd.shell.publishing import clean_up
 from ckptd.shell.releaser import Releaser
@@ -70,6 +72,7 @@ def _serve_alone(config_path: str, settings: Settings, inbox: Inbox, caught: lis
         ledger=ledger,
         log=log,
         prober=Prober(settings.daemon.workers, lambda: inbox.post(Wake.SCANNED)),
+        scrubber=_scrubber(settings, inbox),
         releaser=Releaser(lambda: inbox.post(Wake.EXPORTED)),
     )
     watcher, schedule = Watcher(inbox.post_hint), Schedule()
@@ -101,6 +104,9 @@ def _reload(config_path: str, conductor: Conductor, schedule: Schedule, inbox: I
         resources = replace(
             resources, prober=Prober(settings.daemon.workers, lambda: inbox.post(Wake.SCANNED))
         )
+    if settings.daemon.scrub_rate != before.daemon.scrub_rate:
+        resources.scrubber.stop()
+        resources = replace(resources, scrubber=_scrubber(settings, inbox))
     conductor.leave()
     conductor.conduct(settings, resources)
     _set_intervals(schedule, settings, inbox)
@@ -115,6 +121,10 @@ def _loaded_beside(config_path: str, before: Settings) -> Settings:
         problem = "daemon.state_dir: expected the directory in use, which only a restart can change"
         raise ConfigError((f"{config_path}: {problem}, got {settings.daemon.state_dir!r}",))
     return settings
+
+
+def _scrubber(settings: Settings, inbox: Inbox) -> Prober:
+    return Prober(1, lambda: inbox.post(Wake.SCANNED), scan=at_pace(settings.daemon.scrub_rate))
 
 
 def _log(settings: Settings) -> Log:
@@ -142,12 +152,17 @@ def _clear_staging(settings: Settings) -> None:
 def _set_intervals(schedule: Schedule, settings: Settings, inbox: Inbox) -> None:
     schedule.every(settings.daemon.sweep, "sweep", lambda: inbox.post(Wake.SWEEP))
     schedule.every(settings.daemon.heartbeat, "heartbeat", lambda: inbox.post(Wake.HEARTBEAT))
+    if settings.daemon.scrub is None:
+        schedule.never("scrub")
+    else:
+        schedule.every(step(settings.daemon.scrub), "scrub", lambda: inbox.post(Wake.SCRUB))
 
 
 def _stop(resources: Resources, watcher: Watcher, schedule: Schedule | None) -> None:
     if schedule is not None:
         schedule.stop()
     resources.prober.stop()
+    resources.scrubber.stop()
     resources.releaser.stop()
     watcher.stop()
     resources.ledger.close()

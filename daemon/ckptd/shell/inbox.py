@@ -19,6 +19,7 @@ class Wake(Enum):
     HINT = auto()
     SWEEP = auto()
     HEARTBEAT = auto()
+    SCRUB = auto()
     SCANNED = auto()
     EXPORTED = auto()
     RELOAD = auto()

@@ -15,6 +15,7 @@ from sqlalchemy import delete, func, insert, select
 from ckptd.core.ledger_codec import UnknownFormat, decode_scan
 from ckptd.core.model import SetKey
 from ckptd.core.records import ReleaseState, RemovalState, is_lasting
+from ckptd.core.scrubbing import compared
 from ckptd.shell import ledger_schema as tables
 from ckptd.shell.ledger_file import (
     DamageReport,
@@ -33,6 +34,7 @@ from ckptd.shell.ledger_rows import (
     judgement_row,
     last_decisions,
     last_judgement_rows,
+    reading_row,
     release_of,
     release_row,
     removal_of,
@@ -40,6 +42,7 @@ from ckptd.shell.ledger_rows import (
     replace,
     scan_row,
     stat_text,
+    stored_readings,
 )
 from ckptd.shell.ledger_schema import digest
 
@@ -48,10 +51,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from sqlalchemy import Table
+    from sqlalchemy import ColumnElement, Table
 
     from ckptd.core.model import CheckpointSet, FileScan, Fingerprint, Judgement, Plan
     from ckptd.core.records import HistoryEntry, RecordedJudgement, ReleaseRecord, Removal
+    from ckptd.core.scrubbing import Reading
 
 __all__ = [
     "DamageReport",
@@ -120,16 +124,50 @@ class Ledger:
                         found[fingerprint] = decode_scan(row.scan)
         return found
 
-    def record_scans(self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime) -> None:
-        """Remember scans in place of earlier ones of the same paths, but for those that are not lasting."""
-        rows = [scan_row(root, *item, at) for item in found.items() if is_lasting(item[1])]
-        if rows:
-            with self._file.writing() as connection:
-                replace(connection, tables.scans, "file_key", rows)
+    def record_scans(
+        self, root: str, found: Mapping[Fingerprint, FileScan], at: datetime
+    ) -> dict[Fingerprint, FileScan]:
+        """Remember scans in place of earlier ones of the same paths.
+
+        One that is not lasting is not remembered, but the earlier one goes: nobody vouches for the file now.
+        The digest of a file's first complete scan stays as long as the file does.
+
+        Returns:
+            The scans as they hold from now on: with a finding where the content is not what it was at first.
+        """
+        if not found:
+            return {}
+        taken = dict(found)
+        known: dict[Fingerprint, Reading] = {}
+        with self._file.writing() as connection:
+            before = stored_readings(connection, root, found)
+            for key, scan in found.items():
+                if is_lasting(scan):
+                    taken[key], reading = compared(key, before.get(key), scan, at)
+                    known |= {} if reading is None else {key: reading}
+            for keys in batches(
+                digest(root, key.path) for key, scan in found.items() if not is_lasting(scan)
+            ):
+                connection.execute(delete(tables.scans).where(tables.scans.c.file_key.in_(keys)))
+            rows = [scan_row(root, *item, at) for item in taken.items() if is_lasting(item[1])]
+            replace(connection, tables.scans, "file_key", rows)
+            readings = [reading_row(root, *item) for item in known.items()]
+            replace(connection, tables.readings, "file_key", readings)
+        return taken
+
+    def readings(self, root: str, fingerprints: Iterable[Fingerprint]) -> dict[Fingerprint, Reading]:
+        """What is known of the content of those files that are as they were when they were read."""
+        with self._file.reading() as connection:
+            return stored_readings(connection, root, fingerprints)
 
     def forget_scans(self, root: str, except_paths: Iterable[str]) -> int:
-        """Forget the scans of files under the root that are not among these paths; how many."""
-        return self._forget(tables.scans, "file_key", root, {digest(root, path) for path in except_paths})
+        """Forget the scans of files under the root that are not among these paths; how many.
+
+        That a file has rotted is not forgotten: it may come back from the trash.
+        """
+        kept = {digest(root, path) for path in except_paths}
+        self._forget(tables.readings, "file_key", root, kept, tables.readings.c.is_rotted.is_(False))
+        return self._forget(tables.scans, "file_key", root, kept)
 
     def last_judgements(self, root: str, run: str) -> dict[SetKey, RecordedJudgement]:
         """The latest judgement of every set of the run."""
@@ -238,6 +276,9 @@ class Ledger:
             delete(tables.decisions).where(tables.decisions.c.at < oldest),
             delete(removals).where(removals.c.at < oldest, removals.c.entry.in_(ended)),
             delete(releases).where(releases.c.at < oldest, releases.c.state.in_(fleeting)),
+            delete(tables.readings).where(
+                tables.readings.c.last_at < oldest, tables.readings.c.is_rotted.is_(True)
+            ),
         )
         forgotten = 0
         for statement in statements:
@@ -245,9 +286,12 @@ class Ledger:
                 forgotten += connection.execute(statement).rowcount
         return forgotten
 
-    def _forget(self, table: Table, key: str, root: str, kept: Collection[str]) -> int:
+    def _forget(
+        self, table: Table, key: str, root: str, kept: Collection[str], *conditions: ColumnElement[bool]
+    ) -> int:
+        statement = select(table.c[key]).where(table.c.root_key == digest(root), *conditions)
         with self._file.reading() as connection:
-            stored = connection.scalars(select(table.c[key]).where(table.c.root_key == digest(root))).all()
+            stored = connection.scalars(statement).all()
         gone = [value for value in stored if value not in kept]
         for keys in batches(gone):
             with self._file.writing() as connection:

@@ -19,7 +19,16 @@ from ckptd.core.records import (
     RemovalState,
     fingerprints_digest,
 )
-from ckptd.shell.ledger_schema import decisions, digest, judgement_history, judgements, releases, removals
+from ckptd.core.scrubbing import Reading
+from ckptd.shell.ledger_schema import (
+    decisions,
+    digest,
+    judgement_history,
+    judgements,
+    readings,
+    releases,
+    removals,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator
@@ -45,7 +54,8 @@ def replace(connection: Connection, table: Table, key: str, rows: list[Values]) 
     """Put rows in place of those with the same key: an upsert that every database understands."""
     for keys in batches(row[key] for row in rows):
         connection.execute(delete(table).where(table.c[key].in_(keys)))
-    connection.execute(insert(table), rows)
+    if rows:
+        connection.execute(insert(table), rows)
 
 
 def stat_text(fingerprint: Fingerprint) -> str:
@@ -64,6 +74,37 @@ def scan_row(root: str, fingerprint: Fingerprint, scan: FileScan, at: datetime) 
         "scan": encode_scan(scan),
         "at": at,
     }
+
+
+def reading_row(root: str, fingerprint: Fingerprint, reading: Reading) -> Values:
+    """The row of what is known of a file's content."""
+    return {
+        "file_key": digest(root, fingerprint.path),
+        "root_key": digest(root),
+        "root": root,
+        "path": fingerprint.path,
+        "stat": stat_text(fingerprint),
+        "digest": reading.digest,
+        "scanner": reading.scanner,
+        "first_at": reading.first_at,
+        "last_at": reading.last_at,
+        "is_rotted": reading.is_rotted,
+    }
+
+
+def stored_readings(
+    connection: Connection, root: str, fingerprints: Iterable[Fingerprint]
+) -> dict[Fingerprint, Reading]:
+    """What is known of the content of those files that are as they were when it was read."""
+    wanted = {digest(root, fingerprint.path): fingerprint for fingerprint in fingerprints}
+    found = {}
+    for keys in batches(wanted):
+        for row in connection.execute(select(readings).where(readings.c.file_key.in_(keys))):
+            if row.stat == stat_text(wanted[row.file_key]):
+                found[wanted[row.file_key]] = Reading(
+                    row.digest, row.first_at, row.last_at, row.scanner, row.is_rotted
+                )
+    return found
 
 
 def judgement_row(root: str, checkpoint: CheckpointSet, judgement: Judgement, at: datetime) -> Values:

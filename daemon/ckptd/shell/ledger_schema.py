@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     Float,
     Index,
@@ -127,6 +128,22 @@ scans = Table(
     Index("scans_by_root", "root_key"),
 )
 
+readings = Table(
+    "readings",
+    metadata,
+    Column("file_key", String(32), primary_key=True),
+    _key("root_key"),
+    Column("root", Name, nullable=False),
+    Column("path", Name, nullable=False),
+    Column("stat", String(80), nullable=False),  # as in `scans`
+    _key("digest"),
+    Column("scanner", Integer, nullable=False),
+    Column("first_at", Time, nullable=False),
+    Column("last_at", Time, nullable=False),
+    Column("is_rotted", Boolean, nullable=False),
+    Index("readings_by_root", "root_key"),
+)
+
 judgements = Table(
     "judgements",
     metadata,
@@ -197,7 +214,11 @@ def _create_tables(connection: Connection) -> None:
     metadata.create_all(connection)
 
 
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables,)
+def _add_readings(connection: Connection) -> None:
+    readings.create(connection, checkfirst=True)  # a new ledger has it already
+
+
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_create_tables, _add_readings)
 """What leads from each schema version to the next, oldest first; the n-th one makes version n."""
 
 

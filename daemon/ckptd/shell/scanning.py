@@ -50,6 +50,7 @@ def scan_file(
     expected: Fingerprint | None = None,
     on_progress: Callable[[int], None] | None = None,
     give_cache_back: bool = True,
+    from_disk: bool = False,
 ) -> FileScan:
     """Scan one file, whatever it turns out to be.
 
@@ -60,6 +61,7 @@ def scan_file(
         expected: What the file was when it was chosen; another one is not read.
         on_progress: Told after each read how many bytes were read so far.
         give_cache_back: Drop what was read from the page cache behind the reader: training data stays there.
+        from_disk: Drop what the page cache holds of the file first, so that the disk is asked.
 
     Returns:
         The scan; what could not be opened or read has container "none" and one finding that says why.
@@ -82,6 +84,8 @@ def scan_file(
                 return _unread(
                     path, "changed_while_reading", "not the file that was chosen for the scan any more"
                 )
+            if from_disk:
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             reader = _Reader(descriptor, before.st_size, on_progress, give_cache_back=give_cache_back)
             helper = opened.enter_context(ThreadPoolExecutor(1))  # no thread before the first job

@@ -26,6 +26,11 @@ class Schedule:
         seconds = interval.total_seconds()
         self._scheduler.add_job(post, "interval", seconds=seconds, id=name, replace_existing=True)
 
+    def never(self, name: str) -> None:
+        """End the job of this name, if there is one."""
+        if self._scheduler.get_job(name) is not None:
+            self._scheduler.remove_job(name)
+
     def start(self) -> None:
         """Begin to wake."""
         self._scheduler.start()
