@@ -4,15 +4,20 @@ import json
 import os
 import signal
 import zlib
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
 
 from checkpoints import dump, save, weights
 from ckptd.cli.main import main
+from ckptd.core.model import SetKey
+from ckptd.core.records import ReleaseRecord, ReleaseState
+from ckptd.shell.ledger import open_ledger
 from daemon_runner import enforced, serving, watch_table, write_config
 from waiting import wait_until
 
+NOW = datetime(2026, 11, 24, 10, 55, tzinfo=UTC)
 ROUNDS = 'scrub = "1s"'
 
 
@@ -152,6 +157,27 @@ def test_rounds_are_switched_off_and_on_by_a_reload(tmp_path):
         write_config(tmp_path, options='scrub = "off"')
         daemon.send(signal.SIGHUP)
         daemon.wait_for("config.reloaded", times=2)
+
+
+def test_rot_in_the_source_of_the_live_release_says_so_and_leaves_the_release_alone(tmp_path):
+    """The reasons name the release; nothing is made, moved or removed where it lies."""
+    release = (
+        'deploy_dir = "deploy"\nentrypoint = "network:build"\n'
+        'input_spec = [{ shape = [-1, 4], dtype = "float32", name = "x" }]'
+    )
+    write_config(tmp_path, watch_table(best="max", release=release), options=ROUNDS)
+    params, *_ = save(tmp_path / "output" / "run", "step_1")
+    (tmp_path / "state").mkdir()
+    with open_ledger(tmp_path / "state", NOW)[0] as ledger:
+        deploy_dir, root = str(tmp_path / "deploy"), str(tmp_path / "output")
+        key = SetKey("run", "step_1")
+        ledger.record_release(ReleaseRecord(deploy_dir, root, key, ReleaseState.PUBLISHED, "key", NOW))
+    with serving(tmp_path) as daemon:
+        daemon.wait_for("set.validated", set="step_1")
+        rot(params)
+        reasons = daemon.wait_for("set.rotted", set="step_1")["reasons"]
+        assert "the live release was made from it, or is being made: nothing there was touched" in reasons
+    assert not (tmp_path / "deploy").exists()
 
 
 def test_status_tells_people_how_far_the_round_is(tmp_path, capsys):
