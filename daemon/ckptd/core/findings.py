@@ -185,6 +185,30 @@ FINDINGS: dict[str, FindingSpec] = {
             _ANOTHER,
         ),
         FindingSpec(
+            "foreign_parameters",
+            Verdict.CORRUPT,
+            "the parameters of a deployed model are not those that its program needs",
+            "Export the model again.",
+        ),
+        FindingSpec(
+            "load_failed",
+            Verdict.CORRUPT,
+            "paddle.load refuses the file, although the scan found nothing wrong with it",
+            "Resume from another set. Keep the file and report it: the scan must find what Paddle refuses.",
+        ),
+        FindingSpec(
+            "load_differs",
+            Verdict.UNREADABLE,
+            "paddle.load reads other tensors than the scan did",
+            "Keep the file and report it: the scan must read what Paddle reads.",
+        ),
+        FindingSpec(
+            "load_unfinished",
+            Verdict.UNREADABLE,
+            "paddle.load died or did not finish within the limits that the file's size allows",
+            "Check the memory of the machine, and try again without other work beside it.",
+        ),
+        FindingSpec(
             "uncovered_tensor",
             Verdict.INCOMPLETE,
             "the parts of a tensor leave gaps or overlap",
