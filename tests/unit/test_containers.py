@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.core import containers
+from ckptd.core import json_documents
 from ckptd.core.findings import FINDINGS
 from ckptd.core.model import Role
 from pickling import codes, scan_bytes
@@ -60,7 +60,7 @@ def test_random_bytes_are_judged(data, role):
     assert found.findings or role is Role.META
 
 
-@given(st.binary(max_size=50), st.sampled_from([Role.OPAQUE, Role.EXTRA, Role.MARKER]))
+@given(st.binary(max_size=50), st.sampled_from([Role.EXTRA, Role.MARKER]))
 def test_file_that_is_not_ours_to_read_has_a_digest_only(data, role):
     """Open-ended files are digested and not judged."""
     found = scan_bytes(data, role=role)
@@ -136,7 +136,7 @@ def test_bad_json_is_named(data, code):
 @pytest.mark.parametrize("limit", ["MAX_JSON_BYTES", "MAX_JSON_ITEMS"])
 def test_json_that_is_too_long_is_not_parsed(monkeypatch, limit):
     """Parsing takes memory in proportion to bytes and values, so both have a limit."""
-    monkeypatch.setattr(containers, limit, 0)
+    monkeypatch.setattr(json_documents, limit, 0)
     assert codes(scan_bytes(b'{"metric": 0.5}', path="a.json", role=Role.META)) == ["limit_exceeded"]
 
 

@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hn
 
-from ckptd.core.payloads import NonfiniteCounter, count_nonfinite, element_type, plain_value
+from ckptd.core.payloads import ValueCheck, element_type, named_type, plain_value
+
+
+def count_nonfinite(element, data):
+    """How many elements are NaN or infinite, looked at in one block."""
+    check = ValueCheck(element)
+    check.feed(data)
+    return check.nonfinite
+
 
 ALL = ("b1", "i1", "i2", "i4", "i8", "u1", "u4", "u8", "f2", "f4", "f8", "c8", "c16")
 
@@ -27,12 +35,51 @@ def test_counting_agrees_with_numpy_for_any_bits(data, code, order):
 def test_counting_in_blocks_agrees_with_counting_at_once(numbers, cuts):
     """Blocks may end in the middle of a number."""
     raw = numbers.tobytes()
-    counter = NonfiniteCounter(element_type("f4", "="))
+    check = ValueCheck(element_type("f4", "="))
     edges = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     for start, stop in pairwise(edges):
-        counter.feed(memoryview(raw)[start:stop])
+        check.feed(memoryview(raw)[start:stop])
 
-    assert np.count_nonzero(~np.isfinite(numbers)) == counter.count
+    assert np.count_nonzero(~np.isfinite(numbers)) == check.nonfinite
+
+
+@given(st.data(), st.sampled_from(["f2", "f4", "f8", "c16", "u1"]), st.integers(0, 40))
+def test_constant_is_what_repeats_its_first_element_however_it_is_cut(data, code, count):
+    """A tensor is constant if it has two elements or more, all with the same bits, in whatever blocks."""
+    element = element_type(code, "=")
+    first = data.draw(st.binary(min_size=element.itemsize, max_size=element.itemsize))
+    raw = bytearray(first * count)
+    if raw and data.draw(st.booleans()):
+        raw[data.draw(st.integers(0, len(raw) - 1))] ^= 1
+    cuts = data.draw(st.lists(st.integers(0, len(raw))))
+    check = ValueCheck(element)
+    for start, stop in pairwise([0, *sorted(cuts), len(raw)]):
+        check.feed(memoryview(raw)[start:stop])
+
+    assert (count > 1 and bytes(raw) == bytes(raw[: element.itemsize]) * count) == check.is_constant
+
+
+@pytest.mark.parametrize(
+    ("name", "finite", "others"),
+    [
+        ("bfloat16", [0x3F80, 0x7F7F, 0xFF7F], [0x7F80, 0xFF80, 0x7FC0, 0xFFFF]),
+        ("float8_e4m3fn", [0x38, 0x7E, 0xFE], [0x7F, 0xFF]),
+        ("float8_e5m2", [0x3C, 0x7B, 0xFB], [0x7C, 0xFC, 0x7D, 0xFF]),
+        ("float32", [0x3F800000, 0x7F7FFFFF], [0x7F800000, 0xFFC00000]),
+    ],
+)
+def test_types_by_name_are_counted_by_their_bits(name, finite, others):
+    """Types that numpy does not have are finite up to the patterns that their formats reserve."""
+    element = named_type(name)
+    data = b"".join(number.to_bytes(element.itemsize, "little") for number in finite + others)
+
+    assert name == element.name
+    assert len(others) == count_nonfinite(element, data)
+
+
+def test_type_of_an_unknown_name_is_none():
+    """What is not in the table is not guessed."""
+    assert named_type("float4") is None
 
 
 @given(hn.arrays(np.float32, st.integers(0, 50)))

@@ -6,11 +6,12 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ckptd.cli import check_view
+from ckptd.cli import check_manifest, check_view
 from ckptd.cli.check_places import look
 from ckptd.cli.check_scan import scan_all
 from ckptd.core.model import Verdict
 from ckptd.core.names import shown
+from ckptd.errors import UsageError
 from ckptd.shell.prober import ScanRequest
 
 if TYPE_CHECKING:
@@ -22,7 +23,15 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Judge everything at the paths; 1 if anything is not valid or a path holds nothing to judge."""
+    """Judge everything at the paths; 1 if anything is not valid or a path holds nothing to judge.
+
+    With `--digest` or `--against`, the files are only read and compared.
+    """
+    _check_usage(options)
+    if options.digest:
+        return check_manifest.write(options.paths[0], options.workers)
+    if options.against is not None:
+        return check_manifest.compare(options.against, options.paths[0], options.workers)
     found = {path: look(path) for path in options.paths}
     places = [place for one in found.values() for place in one.places]
     _scan(places, options.workers)
@@ -33,6 +42,20 @@ def run(options: argparse.Namespace) -> int:
         _tell_gaps(one)
     is_complete = all(one.places and not one.unlisted for one in found.values())
     return 0 if verdicts <= {Verdict.VALID} and is_complete else 1
+
+
+def _check_usage(options: argparse.Namespace) -> None:
+    """Refuse options that do not go together."""
+    if options.python is not None and not options.load:
+        raise UsageError("--python is for --load alone; leave it out, or add --load")
+    modes = [name for name in ("json", "digest", "against") if getattr(options, name) not in {False, None}]
+    if len(modes) > 1:
+        raise UsageError(f"--{modes[0]} and --{modes[1]} do not go together; choose one")
+    if options.digest or options.against is not None:
+        if options.load:
+            raise UsageError(f"--load judges files, and --{modes[0]} only reads them; choose one")
+        if len(options.paths) > 1:
+            raise UsageError(f"--{modes[0]} takes one PATH, and {len(options.paths)} were given")
 
 
 def _scan(places: Sequence[Place], workers: int) -> None:

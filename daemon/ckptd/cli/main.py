@@ -134,6 +134,20 @@ def _add_answers(commands: Commands) -> None:
         "--workers", type=_workers, default=2, metavar="N", help="scan processes, 1 to 16 (default: 2)"
     )
     _add_json(check)
+    check.add_argument(
+        "--load",
+        action="store_true",
+        help="load what is valid or suspect with paddle.load as well, in a confined process",
+    )
+    check.add_argument(
+        "--python", metavar="FILE", help="the Python that has Paddle, for --load (default: this one)"
+    )
+    check.add_argument(
+        "--digest", action="store_true", help="print the digests of all files instead, as xxh128sum does"
+    )
+    check.add_argument(
+        "--against", metavar="MANIFEST", help="compare the path with what --digest printed of a copy"
+    )
     plan = _add(commands, "plan", "plan:run", "show what would be kept and removed, and why; removes nothing")
     plan.add_argument("runs", nargs="*", metavar="RUN", help="only these runs (default: all)")
     _add_json(plan)

@@ -101,6 +101,9 @@ FINDINGS: dict[str, FindingSpec] = {
         FindingSpec(
             "size_mismatch", Verdict.CORRUPT, "a tensor's bytes do not fit its shape and type", _RETRAIN
         ),
+        FindingSpec(
+            "not_covered", Verdict.CORRUPT, "bytes that belong to no tensor, or to two at once", _RETRAIN
+        ),
         FindingSpec("limit_exceeded", Verdict.CORRUPT, "more structure than any checkpoint has", _LEAVE),
         FindingSpec(
             "trailing_bytes",
@@ -109,6 +112,12 @@ FINDINGS: dict[str, FindingSpec] = {
             _RETRAIN,
         ),
         FindingSpec("invalid_json", Verdict.CORRUPT, "the JSON does not parse", _RETRAIN),
+        FindingSpec(
+            "invalid_index",
+            Verdict.CORRUPT,
+            "the index of a sharded checkpoint contradicts itself or names no files beside it",
+            _ANOTHER,
+        ),
         # The file would do more than hold data.
         FindingSpec(
             "unsafe_global",
@@ -121,6 +130,12 @@ FINDINGS: dict[str, FindingSpec] = {
             Verdict.UNSAFE,
             "the pickle uses an instruction that calls code and that Paddle never writes",
             "Do not load it. Find out who wrote it.",
+        ),
+        FindingSpec(
+            "unsafe_archive",
+            Verdict.UNSAFE,
+            "the archive holds a link, a device or a name that leads out of it: unpacking writes elsewhere",
+            "Do not unpack it. Find out who wrote it.",
         ),
         # The numbers.
         FindingSpec(

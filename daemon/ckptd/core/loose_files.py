@@ -196,14 +196,15 @@ def _of_variables(
     """One file per variable, with or without a program beside them."""
     programs_ = [one for path, one in members.items() if basename(path).startswith("__model__")]
     streams = [one for path, one in members.items() if _is_nameless_stream(path, heads.get(path))]
-    if not programs_ and len(streams) < 2:  # one tensor is a file like any other
-        return
     # Beside others, an empty file or one of zeros is a variable that was not written.
     torn = [
         Member(Role.PARAMS, one)
         for one in entries
         if one.path not in members and (head := heads.get(one.path)) is not None and not any(head)
+        if not basename(one.path).startswith(".")
     ]
+    if not programs_ and (not streams or len(streams) + len(torn) == 1):
+        return  # one tensor by itself is a file like any other
     layout = "inference" if programs_ else "variables"
     yield _set(layout, parent(directory), basename(directory), [*programs_, *streams, *torn], directory)
 
@@ -295,5 +296,4 @@ def _deployment_findings(one: CheckpointSet, sound: Sequence[tuple[Member, FileS
             for difference in programs.parameter_differences([needed], by_name[needed.name])
         ]
     if differences and streams:
-        detail = f"{len(differences)} differences: {listed(differences)}"
-        yield Finding("foreign_parameters", place, detail)
+        yield Finding("foreign_parameters", place, listed(differences))

@@ -35,6 +35,8 @@ _NAMES = {
     "c8": "complex64",
     "c16": "complex128",
 }
+# numpy has no such types, so the containers that name them are read as these bits.
+_WITHOUT_NUMPY = {"bfloat16": "<u2", "float8_e4m3fn": "u1", "float8_e5m2": "u1"}
 _TEXT_CODE = re.compile(r"([SU])([1-9][0-9]{0,5})")
 _BYTE_ORDERS: Final[dict[str, Literal["<", ">", "=", "|"]]] = {"<": "<", ">": ">", "=": "=", "|": "|"}
 
@@ -74,37 +76,75 @@ def element_type(code: str, byte_order: str) -> ElementType | None:
     return None
 
 
-def count_nonfinite(element: ElementType, data: memoryview | bytes) -> int:
-    """How many elements of `data`, a whole number of them, are NaN or infinite."""
-    counter = _COUNTERS.get(element.name)
-    return 0 if counter is None or not len(data) else counter(np.frombuffer(data, element.numpy))
+@lru_cache(maxsize=64)
+def named_type(name: str) -> ElementType | None:
+    """The element type of a name such as `bfloat16`, little-endian; None for one that cannot be checked."""
+    if name in _WITHOUT_NUMPY:
+        bits = np.dtype(_WITHOUT_NUMPY[name])
+        return ElementType(name, bits, bits.itemsize)
+    code = next((code for code, known in _NAMES.items() if known == name), None)
+    return None if code is None else element_type(code, "<")
 
 
-class NonfiniteCounter:
-    """Counts over consecutive blocks, which may split an element.
+class ValueCheck:
+    """Looks at the elements of one tensor over consecutive blocks, which may split an element.
 
     Without an element type there is nothing to count. A rest at the very end that is no element is ignored.
     """
 
-    __slots__ = ("_element", "_rest", "count")
+    __slots__ = ("_counter", "_element", "_first", "_is_constant", "_itemsize", "_rest", "_seen", "nonfinite")
 
     def __init__(self, element: ElementType | None) -> None:
-        self._element = element if element is not None and element.may_be_nonfinite else None
+        self._element = element
+        self._counter = None if element is None else _COUNTERS.get(element.name)
+        self._itemsize = 1 if element is None else element.itemsize
         self._rest = b""
-        self.count = 0
+        self._first = b""
+        self._is_constant = element is not None
+        self._seen = 0  # whole elements
+        self.nonfinite = 0
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there were two elements or more, and all of the same bits."""
+        return self._is_constant and self._seen > 1
 
     def feed(self, block: memoryview | bytes) -> None:
-        """Count in the next block."""
-        element = self._element
-        if element is None:
-            return
-        if not self._rest and not len(block) % element.itemsize:
-            self.count += count_nonfinite(element, block)
-            return
-        data: memoryview | bytes = self._rest + bytes(block) if self._rest else block
-        whole = len(data) - len(data) % element.itemsize
-        self._rest = bytes(data[whole:])
-        self.count += count_nonfinite(element, data[:whole])
+        """Look at the next block."""
+        itemsize = self._itemsize
+        if self._rest:  # only the split element is put together, not the block behind it
+            missing = itemsize - len(self._rest)
+            if len(block) < missing:
+                self._rest += bytes(block)
+                return
+            self._look(self._rest + bytes(block[:missing]))
+            self._rest = b""
+            block = block[missing:]
+        if over := len(block) % itemsize:
+            self._rest = bytes(block[-over:])
+            block = block[:-over]
+        if len(block):
+            self._look(block)
+
+    def _look(self, elements: memoryview | bytes) -> None:
+        itemsize = self._itemsize
+        self._seen += len(elements) // itemsize
+        if self._is_constant:
+            first = self._first = self._first or bytes(elements[:itemsize])
+            # The ends settle it for nearly every tensor; only what may be constant is compared throughout.
+            self._is_constant = (
+                elements[:itemsize] == first
+                and elements[-itemsize:] == first
+                and _repeats(elements, itemsize)
+            )
+        if self._counter is not None and self._element is not None:
+            self.nonfinite += self._counter(np.frombuffer(elements, self._element.numpy))
+
+
+def _repeats(elements: memoryview | bytes, itemsize: int) -> bool:
+    """Whether every element is like the one before it."""
+    octets = np.frombuffer(elements, np.uint8)
+    return np.array_equal(octets[itemsize:], octets[:-itemsize])
 
 
 def plain_value(element: ElementType, data: bytes) -> Scalar:
@@ -155,6 +195,15 @@ def _count_halves(exponent: int) -> Callable[[Array], int]:
     return count
 
 
+def _count_octets(exponent: int) -> Callable[[Array], int]:
+    """A counter for 8-bit floats that are not finite from this pattern on, whatever their sign."""
+
+    def count(numbers: Array) -> int:
+        return int(np.count_nonzero(numbers & 0x7F >= exponent))
+
+    return count
+
+
 _COUNTERS: dict[str, Callable[[Array], int]] = {
     "float16": _count_halves(0x7C00),
     "float32": _count_floats,
@@ -164,4 +213,7 @@ _COUNTERS: dict[str, Callable[[Array], int]] = {
     # Paddle stores bfloat16 as uint16 and leaves no mark of it; real uint16 tensors do not occur in training,
     # so every uint16 is read as bfloat16 bits.
     "uint16": _count_halves(0x7F80),
+    "bfloat16": _count_halves(0x7F80),
+    "float8_e4m3fn": _count_octets(0x7F),  # no infinity, and one NaN of either sign
+    "float8_e5m2": _count_octets(0x7C),
 }

@@ -9,7 +9,8 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from ckptd.core.payloads import NonfiniteCounter, plain_value
+from ckptd.core.flex_records import RECORD_CLASSES, build_record
+from ckptd.core.payloads import ValueCheck, plain_value
 from ckptd.core.pickle_values import (
     KEPT_BYTES,
     ArrayNode,
@@ -19,6 +20,7 @@ from ckptd.core.pickle_values import (
     Mapping,
     Members,
     Payload,
+    Record,
     is_hashable,
 )
 from ckptd.core.stream import ScanStopped
@@ -52,20 +54,24 @@ def call(function: object, arguments: object) -> object:
 
 
 def create(cls: object, arguments: object) -> object:
-    """The outcome of NEWOBJ: only Paddle's generator state is made this way, without arguments."""
+    """The outcome of NEWOBJ: only a few of Paddle's classes are made this way, without arguments."""
+    if isinstance(cls, Known) and cls in RECORD_CLASSES and arguments == ():
+        return Record(cls)
     if cls is not Known.GENERATOR_STATE or arguments != ():
         raise ScanStopped("unsafe_opcode", f"NEWOBJ creates an object of {_name(cls)}")
     return Inert()
 
 
 def build(target: object, state: object) -> None:
-    """The effect of BUILD: gives an array, a dtype or a generator its state, once."""
+    """The effect of BUILD: gives an array, a dtype, a generator or a record its state, once."""
     if isinstance(target, ArrayNode) and not target.is_built:
         _build_array(target, state)
     elif isinstance(target, DtypeNode) and not target.is_sealed:
         _build_dtype(target, state)
     elif isinstance(target, Inert) and not target.is_built:
         _build_generator(target, state)
+    elif isinstance(target, Record) and not target.is_built:
+        build_record(target, state)
     else:
         raise ScanStopped("unsafe_opcode", f"BUILD changes {_name(target)}")
 
@@ -151,7 +157,7 @@ def _dtype(arguments: tuple[object, ...]) -> object:
 def _encode(arguments: tuple[object, ...]) -> object:
     match arguments:
         case (Payload(is_text=True) as text, "latin1" | "latin-1"):
-            return Payload(text.length, text.head, text.checked_as, text.counter)
+            return Payload(text.length, text.head, text.checked_as, text.check)
         case (str() as text, "latin1" | "latin-1") if len(text) <= KEPT_BYTES:
             try:
                 data = text.encode("latin-1")
@@ -253,12 +259,12 @@ def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payl
     array.dtype = element.name
     check_size(element, array.shape, payload.length, payload.length)
     if payload.length <= KEPT_BYTES:
-        array.counter = NonfiniteCounter(element)
-        array.counter.feed(payload.head)
+        array.check = ValueCheck(element)
+        array.check.feed(payload.head)
     elif payload.checked_as == element:
-        array.counter = payload.counter
+        array.check = payload.check
     elif element in payload.guesses:
-        array.counter = payload.guesses[element]
+        array.check = payload.guesses[element]
     else:
         array.is_verified = not element.may_be_nonfinite
     if payload.length == element.itemsize:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 from typing import TYPE_CHECKING, Final
 
-from ckptd.core.payloads import NonfiniteCounter, element_type
+from ckptd.core.payloads import ValueCheck, element_type
 from ckptd.core.pickle_calls import check_size, checked_shape
 from ckptd.core.pickle_machine import MAX_TEXT_BYTES, PAYLOAD_BYTES, TEXT_BYTES, UNFRAMED_BYTES
 from ckptd.core.pickle_values import KEPT_BYTES, DtypeNode, Known, Payload
@@ -69,14 +69,14 @@ def byte_array(machine: Machine) -> None:
         machine.stack.append(Payload(length, machine.stream.take(length), is_mutable=True))
         return
     machine.take_up(len(_GUESSES) * PAYLOAD_BYTES)
-    counters = {element: NonfiniteCounter(element) for element in _GUESSES}
+    checks = {element: ValueCheck(element) for element in _GUESSES}
 
     def feed(block: memoryview | bytes) -> None:
-        for counter in counters.values():
-            counter.feed(block)
+        for check in checks.values():
+            check.feed(block)
 
     machine.stream.pass_by(length, feed)
-    machine.stack.append(Payload(length, b"", guesses=counters, is_mutable=True))
+    machine.stack.append(Payload(length, b"", guesses=checks, is_mutable=True))
 
 
 def _length(machine: Machine, width: int) -> int:
@@ -107,9 +107,9 @@ def _announced(stack: list[object], depth: int, fewest: int, most: int) -> Eleme
 def _payload(stream: ByteStream, length: int, element: ElementType | None) -> Payload:
     if length <= KEPT_BYTES:
         return Payload(length, stream.take(length))
-    counter = NonfiniteCounter(element)
-    stream.pass_by(length, counter.feed)
-    return Payload(length, b"", element, counter)
+    check = ValueCheck(element)
+    stream.pass_by(length, check.feed)
+    return Payload(length, b"", element, check)
 
 
 def _encoded_payload(machine: Machine, length: int) -> Payload:
@@ -117,13 +117,13 @@ def _encoded_payload(machine: Machine, length: int) -> Payload:
     machine.stream.require(length, "a byte string")
     # In UTF-8 such a character takes one byte or two.
     element = _announced(machine.stack, 5, (length + 1) // 2, length)
-    counter = NonfiniteCounter(element)
+    check = ValueCheck(element)
     total, head = 0, b""
     for block in _decoded(machine.stream.blocks(length)):
-        counter.feed(block)
+        check.feed(block)
         total += len(block)
         head = head + block if total <= KEPT_BYTES else b""
-    return Payload(total, head, element, counter, is_text=True)
+    return Payload(total, head, element, check, is_text=True)
 
 
 def _decoded(blocks: Iterator[memoryview]) -> Iterator[bytes]:

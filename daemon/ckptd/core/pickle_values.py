@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ckptd.core.payloads import element_type
 
 if TYPE_CHECKING:
-    from ckptd.core.payloads import ElementType, NonfiniteCounter
+    from ckptd.core.payloads import ElementType, ValueCheck
 
 # A scalar's bytes are needed as a value, and CPython shares one object between all equal strings of one byte,
 # so a short payload can turn up again under another type. Longer ones are looked at once, as they pass.
@@ -38,6 +38,9 @@ class Known(Enum):
     EVAL = "builtins.eval"
     ORDERED_DICT = "collections.OrderedDict"
     GENERATOR_STATE = "paddle.base.libpaddle.GeneratorState"
+    FLEX_METADATA = "paddle.distributed.flex_checkpoint.dcp.metadata.Metadata"
+    FLEX_TENSOR = "paddle.distributed.flex_checkpoint.dcp.metadata.LocalTensorMetadata"
+    FLEX_INDEX = "paddle.distributed.flex_checkpoint.dcp.metadata.LocalTensorIndex"
 
 
 # Exact pairs only: a dotted name such as `ndarray.__reduce__` is another name, and so is not here.
@@ -63,6 +66,12 @@ KNOWN_GLOBALS: Final[dict[tuple[str, str], Known]] = {
     ("__builtin__", "eval"): Known.EVAL,
     ("collections", "OrderedDict"): Known.ORDERED_DICT,
     ("paddle.base.libpaddle", "GeneratorState"): Known.GENERATOR_STATE,
+    ("paddle.distributed.flex_checkpoint.dcp.metadata", "Metadata"): Known.FLEX_METADATA,
+    ("paddle.distributed.flex_checkpoint.dcp.metadata", "LocalTensorMetadata"): Known.FLEX_TENSOR,
+    ("paddle.distributed.flex_checkpoint.dcp.metadata", "LocalTensorIndex"): Known.FLEX_INDEX,
+    ("paddle.distributed.checkpoint.metadata", "Metadata"): Known.FLEX_METADATA,  # before 3.3
+    ("paddle.distributed.checkpoint.metadata", "LocalTensorMetadata"): Known.FLEX_TENSOR,
+    ("paddle.distributed.checkpoint.metadata", "LocalTensorIndex"): Known.FLEX_INDEX,
 }
 
 
@@ -76,8 +85,8 @@ class Payload:
     length: int
     head: bytes  # all of it up to KEPT_BYTES, nothing of a longer one
     checked_as: ElementType | None = None
-    counter: NonfiniteCounter | None = None  # of a longer one, for that element type
-    guesses: dict[ElementType, NonfiniteCounter] = field(default_factory=dict)  # where the type comes later
+    check: ValueCheck | None = None  # of a longer one, for that element type
+    guesses: dict[ElementType, ValueCheck] = field(default_factory=dict)  # where the type comes later
     is_text: bool = False
     is_mutable: bool = False
 
@@ -119,14 +128,14 @@ class ArrayNode:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     bytes: int = 0
-    counter: NonfiniteCounter | None = None  # may still be counting until the stream has settled
+    check: ValueCheck | None = None  # None while nothing is built
     is_verified: bool = True
     value: str | int | float | None = None  # of an array with one element
 
     @property
     def nonfinite(self) -> int:
         """How many elements are NaN or infinite."""
-        return 0 if self.counter is None else self.counter.count
+        return 0 if self.check is None else self.check.nonfinite
 
 
 @dataclass(slots=True, eq=False)
@@ -134,6 +143,15 @@ class Inert:
     """An object of an allowed class whose state carries neither tensors nor progress."""
 
     is_built: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """An object of one of the dataclasses in `core.flex_records`; its fields are set once."""
+
+    cls: Known
+    is_built: bool = False
+    fields: dict[str, object] = field(default_factory=dict)
 
 
 def is_hashable(value: object) -> bool:
@@ -145,6 +163,9 @@ def is_hashable(value: object) -> bool:
         item = todo.pop()
         if isinstance(item, tuple):
             todo.extend(item[:MAX_KEY_ITEMS])
+        elif isinstance(item, Record):
+            if item.cls is not Known.FLEX_INDEX or not item.is_built:
+                return False
         elif not isinstance(item, _HASHABLE) or (isinstance(item, Payload) and item.is_mutable):
             return False
     return not todo

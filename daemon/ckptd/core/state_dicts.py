@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Final
 from ckptd.core.model import TensorFacts
 from ckptd.core.names import shown
 from ckptd.core.pickle_calls import checked_shape
-from ckptd.core.pickle_values import KEPT_BYTES, ArrayNode, Inert, Known, Mapping, Members, Payload
+from ckptd.core.pickle_values import KEPT_BYTES, ArrayNode, Inert, Known, Mapping, Members, Payload, Record
 from ckptd.core.stream import ScanStopped
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ckptd.core.model import KeyPath, Scalar
+    from ckptd.core.model import ExpectedTensor, KeyPath, Scalar
 
 NAME_TABLE: Final = "StructuredToParameterName@@"
 SPLIT_TABLE: Final = "UnpackBigParamInfor@@"  # Paddle's spelling
@@ -49,6 +49,7 @@ class Contents:
     unverified: tuple[TensorFacts, ...] = ()
     unloadable: tuple[KeyPath, ...] = ()
     visits: int = 0  # what it took to collect them
+    expected: tuple[ExpectedTensor, ...] = ()  # of an index
 
 
 def contents(tree: object) -> Contents:
@@ -139,6 +140,8 @@ def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> No
         _collect_tensor(collected, key, node[1], _printable(node[0]))
     elif isinstance(node, Inert) and not node.is_built:
         raise ScanStopped("malformed", "the state of a random generator without its numbers")
+    elif isinstance(node, Record):
+        raise ScanStopped("malformed", f"{node.cls.value} stands where a value should")
     elif isinstance(node, Known):
         raise ScanStopped("malformed", f"{node.value} stands where a value should")
     else:
@@ -173,7 +176,8 @@ def _collect_tensor(collected: _Collected, key: KeyPath, array: ArrayNode, param
     if parameter is None and len(key) == 1:
         parameter = collected.names.get(str(key[0]))
     collected.size += len(parameter or "")  # one long name can be that of many tensors
-    facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter)
+    is_constant = array.check is not None and array.check.is_constant
+    facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter, is_constant)
     if len(collected.tensors) >= MAX_TENSORS:
         raise ScanStopped("limit_exceeded", f"more than {MAX_TENSORS} tensors")
     collected.tensors.append((facts, array.is_verified))
