@@ -1,8 +1,8 @@
 """`ckptd check --digest` and `--against`: the digests of all files at a path, to compare two copies.
 
-A manifest is what `xxh128sum` prints and `xxh128sum -c` reads: 32 hexadecimal digits, two spaces, and the path below
-PATH, sorted. A name with a backslash or a line break is escaped, and the line begins with a backslash, as GNU
-coreutils do it.
+A manifest is what `xxh128sum` prints and `xxh128sum -c` reads: 32 hexadecimal digits, two spaces, and the path
+below PATH, sorted. A name with a backslash or a line break is escaped, and the line begins with a backslash, as
+GNU coreutils do it.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def compare(manifest: str, path: str, workers: int) -> int:
         if entry.kind is EntryKind.FILE:
             here[name] = entry.fingerprint
     digests = _digests(files.root, [here[name] for name in listed if name in here], workers)
-    lines = {name: "extra" for name in {*files.regular, *files.others} - listed.keys()}
+    lines = dict.fromkeys({*files.regular, *files.others} - listed.keys(), "extra")
     for name, digest in listed.items():
         if name in digests.unread:
             lines[name] = f"unreadable ({digests.unread[name]})"
