@@ -6,7 +6,7 @@ import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from ckptd.cli import check_manifest, check_view
+from ckptd.cli import check_load, check_manifest, check_view
 from ckptd.cli.check_places import look
 from ckptd.cli.check_scan import scan_all
 from ckptd.core.model import Verdict
@@ -34,7 +34,12 @@ def run(options: argparse.Namespace) -> int:
         return check_manifest.compare(options.against, options.paths[0], options.workers)
     found = {path: look(path) for path in options.paths}
     places = [place for one in found.values() for place in one.places]
-    _scan(places, options.workers)
+    if options.load:
+        with check_load.loader(options.python) as process:
+            _scan(places, options.workers)
+            check_load.load_all(places, process)
+    else:
+        _scan(places, options.workers)
     verdicts = {verdict for place in places for verdict in _print(place, as_json=options.json)}
     if not options.json and (left_out := sum(one.left_out for one in found.values())):
         sys.stdout.write(check_view.left_out_line(left_out) + "\n")

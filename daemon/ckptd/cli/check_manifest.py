@@ -1,8 +1,8 @@
 """`ckptd check --digest` and `--against`: the digests of all files at a path, to compare two copies.
 
-A manifest is what `xxh128sum` prints and `xxh128sum -c` reads: 32 hexadecimal digits, two spaces, and the path
-below PATH, sorted. A name with a backslash or a line break is escaped, and the line begins with a backslash, as
-GNU coreutils do it.
+A manifest is what `xxh128sum` prints and `xxh128sum -c` reads: 32 hexadecimal digits, two spaces, and the
+path below PATH, sorted. A name with a backslash or a line break is escaped, and the line begins with a
+backslash, as GNU coreutils do it.
 """
 
 from __future__ import annotations

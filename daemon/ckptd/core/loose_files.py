@@ -245,14 +245,7 @@ def _is_state(head: bytes) -> bool:
 
 
 def _is_stream(head: bytes) -> bool:
-    blocks = iter((head, b""))
-
-    def readinto(room: memoryview) -> int:
-        block = next(blocks)
-        room[: len(block)] = block
-        return len(block)
-
-    return tensor_streams.container_of(ByteStream(readinto, len(head)), head) is not None
+    return tensor_streams.container_of(ByteStream(lambda: memoryview(head), len(head)), head) is not None
 
 
 def _is_nameless_stream(path: str, head: bytes | None) -> bool:
