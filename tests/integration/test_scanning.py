@@ -12,7 +12,7 @@ import pytest
 import xxhash
 
 from ckptd.core.model import Entry, EntryKind, Role
-from ckptd.shell import holes, scanning
+from ckptd.shell import holes, reading
 from ckptd.shell.scanning import scan_file
 from forking import run_forked
 from pickling import codes, dtype, empty_array, group, long_integer, number, text
@@ -186,7 +186,7 @@ def test_progress_tells_the_bytes_read_so_far(root, monkeypatch):
     data = pickle.dumps({"w": np.ones(3_000_000, "f4"), "v": np.ones(10, "f8")}, 4)
     (root / "b.pdparams").write_bytes(data)
     seen = []
-    monkeypatch.setattr(scanning, "GIVE_BACK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "GIVE_BACK_BYTES", 1 << 20)
 
     found = scanned(root, "b.pdparams", on_progress=seen.append)
     assert found.digest == xxhash.xxh3_128_hexdigest(data)
@@ -220,7 +220,7 @@ def test_page_cache_behind_the_reader_is_given_back(root, monkeypatch, give_back
             dropped.append((start, start + length))
 
     monkeypatch.setattr(os, "posix_fadvise", spy)
-    monkeypatch.setattr(scanning, "GIVE_BACK_BYTES", 1 << 20)
+    monkeypatch.setattr(reading, "GIVE_BACK_BYTES", 1 << 20)
     assert scanned(root, "b.pdparams", give_cache_back=give_back).findings == ()
 
     edges = [0, *(stop for _, stop in dropped)]

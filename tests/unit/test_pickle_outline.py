@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ckptd.core import pickle_outline
 from ckptd.core.pickle_outline import first_call
-from ckptd.core.stream import ByteStream
+from ckptd.core.stream import ByteStream, windows
 from pickling import text
 
 HEALTHY = {"w": np.ones((3, 4), "f4"), "n": [1, 2.5, "é" * 300, None, (1, 2, 3, 4), {5}, b"x" * 300]}
@@ -26,7 +26,7 @@ class Evil:
 
 def outlined(data, opcode=None):
     """The first call of these bytes."""
-    return first_call(ByteStream(io.BytesIO(data).readinto, len(data)), opcode)
+    return first_call(ByteStream(windows(io.BytesIO(data).readinto, len(data)), len(data)), opcode)
 
 
 @pytest.mark.parametrize("protocol", range(6))

@@ -11,7 +11,7 @@ import pytest
 
 from ckptd.core import state_dicts
 from ckptd.core.pickles import walk
-from ckptd.core.stream import ByteStream, ScanStopped
+from ckptd.core.stream import ByteStream, ScanStopped, windows
 from pickling import array, codes, dtype, group, mapping, number, pickled, raw_bytes, scan_bytes, text
 
 
@@ -186,7 +186,7 @@ def test_effort_is_told():
     """Whoever reads many pickles can add up what each of them took, also one that is wrong."""
     whole, broken = pickle.dumps([[1, 2], 3], 2), pickle.PROTO + b"\2NN0\xff"
     for data, opcodes in ((whole, 12), (broken, 4)):
-        stream = ByteStream(io.BytesIO(data).readinto, len(data))
+        stream = ByteStream(windows(io.BytesIO(data).readinto, len(data)), len(data))
         if data is whole:
             assert 5 == state_dicts.contents(walk(stream)).visits
         else:

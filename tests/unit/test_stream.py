@@ -1,19 +1,27 @@
 from __future__ import annotations
 
 import io
+import re
 from itertools import cycle
 
+import numpy as np
 import pytest
 import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.core.stream import HANDOVER_BYTES, WINDOW_BYTES, ByteStream, ScanStopped, at_once
+from ckptd.core.stream import WINDOW_BYTES, ByteStream, ScanStopped, windows
 
-windows = st.integers(1, 5).map(lambda number: number * 16)
+window_sizes = st.integers(1, 5).map(lambda number: number * 16)
 ways = st.lists(
     st.tuples(st.sampled_from(["byte", "number", "bytes", "blocks", "pass"]), st.integers(1, 120)), min_size=1
 )
+
+
+def opened(data, window_bytes=WINDOW_BYTES, size=None):
+    """A stream over these bytes, with windows of that length."""
+    size = len(data) if size is None else size
+    return ByteStream(windows(io.BytesIO(data).readinto, size, window_bytes), size)
 
 
 class Grudging:
@@ -28,10 +36,10 @@ class Grudging:
         return self.file.readinto(buffer[: next(self.pieces)])
 
 
-@given(st.binary(max_size=400), windows, ways, st.lists(st.integers(1, 50), min_size=1, max_size=5))
+@given(st.binary(max_size=400), window_sizes, ways, st.lists(st.integers(1, 50), min_size=1, max_size=5))
 def test_stream_read_in_any_way_gives_the_files_bytes_in_order_and_its_digest(data, window, ways, pieces):
     """However a file is read and its reads fall short, the bytes are its own and the digest is right."""
-    stream = ByteStream(Grudging(data, pieces).readinto, len(data), window_bytes=window)
+    stream = ByteStream(windows(Grudging(data, pieces).readinto, len(data), window), len(data))
     taken = []
 
     def look(block):
@@ -60,81 +68,50 @@ def test_stream_read_in_any_way_gives_the_files_bytes_in_order_and_its_digest(da
     assert xxhash.xxh3_128_hexdigest(data) == stream.digest()
 
 
-@given(st.integers(0, 40), st.integers(1, 300), windows)
-def test_passing_bytes_by_gives_whole_windows_but_for_the_last(before, count, window):
-    """A long payload comes in blocks as long as the window, wherever it begins: no number is split."""
-    data = bytes(before + count)
-    stream = ByteStream(io.BytesIO(data).readinto, len(data), window_bytes=window)
+@given(st.integers(0, 40), st.integers(1, 300), window_sizes)
+def test_passing_bytes_by_splits_no_number(before, count, window):
+    """A payload comes in blocks of a multiple of 16 bytes, wherever it begins, and nothing is left out."""
+    data = bytes(index % 251 for index in range(before + count))
+    stream = opened(data, window)
     stream.take(before)
-    sizes = []
-    stream.pass_by(count, lambda block: sizes.append(len(block)))
-
-    assert count == sum(sizes)
-    assert all(size == window for size in sizes[:-1])
-
-
-def test_work_beside_the_reading_is_done_by_settle_and_in_order():
-    """Jobs that wait until they are asked for still see every block, and the digest is right."""
-    data = bytes(range(256)) * 1024
-    queue = []
-
-    def later(job):
-        queue.append(job)
-
-        def wait():
-            while queue:
-                queue.pop(0)()
-
-        return wait
-
-    stream = ByteStream(io.BytesIO(data).readinto, len(data), beside=later, window_bytes=1 << 14)
     seen = []
-    stream.take(3)
-    stream.pass_by(len(data) - 10, lambda block: seen.append(bytes(block)))
-    assert queue
-    stream.settle()
+    stream.pass_by(count, lambda block: seen.append(bytes(block)))
 
-    assert data[3:-7] == b"".join(seen)
+    assert data[before:] == b"".join(seen)
+    assert all(not len(block) % 16 for block in seen[:-1])
+    assert not stream.remaining
+
+
+@pytest.mark.parametrize("before", [0, 3, 16, 1001])
+def test_a_long_payload_is_looked_at_whole_and_aligned(before):
+    """Over several windows, every byte of it is seen once and in order, in aligned memory."""
+    data = bytes(range(256)) * 12_000
+    stream = opened(data, WINDOW_BYTES)
+    stream.take(before)
+    seen = []
+
+    def look(block):
+        assert not np.frombuffer(block, np.uint8).ctypes.data % 16
+        seen.append(bytes(block))
+
+    stream.pass_by(len(data) - before - 5, look)
+    assert data[before:-5] == b"".join(seen)
+    assert data[-5:] == stream.take(5)
     assert xxhash.xxh3_128_hexdigest(data) == stream.digest()
 
 
-def test_a_payload_within_the_window_is_handed_over_when_it_is_long():
-    """A block that takes a while to look at does not hold up the reading; a short one is not worth it."""
-    jobs = []
+def test_what_is_in_the_window_can_be_matched_and_skipped():
+    """A pattern sees the bytes that come next, up to the window's end, and takes none of them."""
+    stream = opened(b"-" * 4 + b"word" + b"x" * 24, 16)
+    stream.take(4)
 
-    def count(job):
-        jobs.append(job)
-        return at_once(job)
-
-    data = bytes(HANDOVER_BYTES * 2)
-    stream = ByteStream(io.BytesIO(data).readinto, len(data), beside=count)
-    stream.peek(len(data))
-    before = len(jobs)
-    stream.pass_by(10, lambda block: None)
-    assert before == len(jobs)
-    stream.pass_by(HANDOVER_BYTES, lambda block: None)
-    assert before + 1 == len(jobs)
-
-
-def test_a_job_that_fails_fails_the_stream():
-    """What goes wrong beside the reading is not lost: a check that did not happen must not pass."""
-    failures = iter([ValueError("no memory")])
-
-    def failing(job):
-        job()
-        failure = next(failures, None)
-
-        def wait():
-            if failure:
-                raise failure
-
-        return wait
-
-    stream = ByteStream(io.BytesIO(bytes(100)).readinto, 100, beside=failing, window_bytes=32)
-    stream.byte()
-    stream.byte()
-    with pytest.raises(ValueError, match="no memory"):
-        stream.settle()
+    assert stream.match(re.compile(b"wor")) is not None
+    assert stream.match(re.compile(b"o")) is None
+    assert stream.match(re.compile(b"wordx{9}")) is None
+    assert b"rdx" == bytes(stream.window(2, 5))
+    assert stream.window(0, 13) is None
+    stream.skip(4)
+    assert stream.offset == 8
 
 
 @pytest.mark.parametrize(
@@ -149,7 +126,7 @@ def test_a_job_that_fails_fails_the_stream():
 )
 def test_more_than_the_file_has_is_truncated(read):
     """Nothing is made up where the file ends."""
-    stream = ByteStream(io.BytesIO(bytes(10)).readinto, 10)
+    stream = opened(bytes(10))
 
     with pytest.raises(ScanStopped) as stopped:
         read(stream)
@@ -158,7 +135,7 @@ def test_more_than_the_file_has_is_truncated(read):
 
 def test_a_file_that_shrinks_is_truncated_and_has_no_digest():
     """A file that ends before the size it had is not waited for."""
-    stream = ByteStream(io.BytesIO(bytes(10)).readinto, 20)
+    stream = opened(bytes(10), size=20)
 
     with pytest.raises(ScanStopped, match="after byte 10") as stopped:
         stream.drain()
@@ -168,7 +145,7 @@ def test_a_file_that_shrinks_is_truncated_and_has_no_digest():
 
 def test_a_file_that_grows_is_read_to_the_size_it_had():
     """Bytes that came later belong to another state of the file."""
-    stream = ByteStream(io.BytesIO(b"old, new").readinto, 3)
+    stream = opened(b"old, new", size=3)
     stream.drain()
 
     assert xxhash.xxh3_128_hexdigest(b"old") == stream.digest()

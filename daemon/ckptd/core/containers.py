@@ -22,13 +22,13 @@ from ckptd.core.pickle_outline import first_call
 from ckptd.core.pickles import PROTOCOLS, walk
 from ckptd.core.polyglots import LOOK_BYTES, pickled_import
 from ckptd.core.state_dicts import MAX_BYTES, MAX_TENSORS, Contents, contents
-from ckptd.core.stream import ByteStream, ScanStopped, at_once
+from ckptd.core.stream import ByteStream, ScanStopped, windows
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckptd.core.model import KeyPath, TensorFacts
-    from ckptd.core.stream import Beside
+    from ckptd.core.stream import NextWindow
 
 HEAD_BYTES: Final = 4096
 ZERO_BYTES: Final = 1 << 20  # so many zeros at the beginning are no checkpoint, whatever follows
@@ -52,22 +52,32 @@ def scan(
     *,
     path: str,
     role: Role,
-    beside: Beside = at_once,
 ) -> FileScan:
-    """Judge one file in one pass forwards, in memory that does not grow with its tensors.
+    """Judge one file, as `scan_windows` does, through one buffer.
 
     Args:
         readinto: Fills a buffer with the next bytes and returns how many; 0 or None at the end of the file.
+        size: The file's length.
+        path: The file's name within its root.
+        role: What the file is for.
+    """
+    return scan_windows(windows(readinto, size), size, path=path, role=role)
+
+
+def scan_windows(next_window: NextWindow, size: int, *, path: str, role: Role) -> FileScan:
+    """Judge one file in one pass forwards, in memory that does not grow with its tensors.
+
+    Args:
+        next_window: Hands out the file's bytes in order.
         size: The file's length as `stat` told it.
         path: The file's name within its root; findings show it printable.
         role: What the file is for.
-        beside: Runs the checks of long payloads while the next block is read; by default nothing runs beside.
 
     Returns:
         Tensors and values of a file that could be walked to its end, and everything that is wrong with it.
         The digest is None where the walk ended early.
     """
-    stream = ByteStream(readinto, size, beside=beside)
+    stream = ByteStream(next_window, size)
     container, found, findings = _judged(stream, path, role)
     return FileScan(
         container=container,
@@ -117,7 +127,7 @@ def _read_tar(stream: ByteStream, path: str, role: Role) -> tuple[Contents, list
     effort = held = names = 0
     for member in archives.members(stream):
         place = f"{path}!{member.name}"
-        inner = ByteStream(member.readinto, member.bytes)
+        inner = ByteStream(windows(member.readinto, member.bytes), member.bytes)
         container, found, findings = _judged(inner, member.name, role, is_member=True)
         parts.append(_below(member.name, found))
         effort += inner.opcodes + found.visits + (member.bytes // 2 if container in _PARSED else 100)
@@ -178,10 +188,11 @@ def _container(stream: ByteStream, path: str, role: Role) -> str:
 
 def _binary_container(stream: ByteStream, head: bytes) -> str | None:
     """Which container that is no text begins here."""
-    if head[0] == 0x80 and (len(head) == 1 or head[1] in PROTOCOLS):
-        return "pickle"
+    # A header of 640 bytes or so begins like a pickle, which the zeros of its length cannot go on as.
     if safetensors.is_safetensors(head):
         return "safetensors"
+    if head[0] == 0x80 and (len(head) == 1 or head[1] in PROTOCOLS):
+        return "pickle"
     if archives.is_tar(head):
         return "tar"
     if programs.is_program(head):

@@ -49,7 +49,6 @@ def walk(stream: ByteStream) -> object:
         stream.opcodes += MAX_OPCODES - length_hint(left)
     if next(opcodes, None) is not None:
         raise ScanStopped("limit_exceeded", f"more than {MAX_OPCODES} opcodes")
-    stream.settle()
     machine.leave_frame(stream.offset, stream.offset)
     if machine.below or len(machine.stack) != 1:
         raise ScanStopped("malformed", "the pickle ends with values left over")

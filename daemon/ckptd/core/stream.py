@@ -1,30 +1,26 @@
-"""A file as a window of bytes: all that is read passes through a few fixed buffers and one running digest."""
+"""A file as a window of bytes: all that is read passes through one buffer and one running digest."""
 
 from __future__ import annotations
 
-from collections import deque
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import xxhash
 
 if TYPE_CHECKING:
+    import re
     from collections.abc import Callable, Iterator
 
-    Beside = Callable[[Callable[[], None]], Callable[[], None]]
-    """Takes a job that may run beside the caller, and returns how to wait for it. Jobs run in their order."""
+    NextWindow = Callable[[], memoryview]
+    """Hands out the file's next bytes, valid until it is called again; none at the end of the file."""
 
-# Measured with benchmarks/scan.py: shorter windows lose their time to being handed over, longer ones gain
-# nothing, and with two of them the reader waits for the checker at the end of every tensor.
-WINDOW_BYTES: Final = 2 << 20
-WINDOWS: Final = 3
+# Measured with benchmarks/scan.py: a window that fits the processor's second cache is digested and checked
+# several times as fast as it is read; a shorter one loses its time to being handed over.
+WINDOW_BYTES: Final = 1 << 20
 
-# How much is read at a time while no long payload passes, and how far a read goes beyond the end of one: the
-# next tensor's head, and few of its bytes, because those have to be moved to begin aligned.
-STEP_BYTES: Final = 128 << 10
+# How much of a tensor that begins at an odd place in memory is moved at a time to be looked at.
+MOVED_BYTES: Final = 1 << 18
 
-# A shorter block is looked at sooner than handed over.
-HANDOVER_BYTES: Final = 64 << 10
+_ALIGNED: Final = 16  # bytes: the longest element that is checked
 
 
 class ScanStopped(Exception):  # noqa: N818 - a judgement on the file, not a failure of the scan
@@ -41,85 +37,63 @@ class ScanStopped(Exception):  # noqa: N818 - a judgement on the file, not a fai
         self.detail = detail
 
 
-def at_once(job: Callable[[], None]) -> Callable[[], None]:
-    """The simplest `Beside`: does the job before it returns."""
-    job()
-    return _nothing
+def windows(
+    readinto: Callable[[memoryview], int | None], size: int, window_bytes: int = WINDOW_BYTES
+) -> NextWindow:
+    """A file's windows, each read when it is asked for.
 
+    Args:
+        readinto: Fills a buffer with the next bytes and returns how many; 0 or None at the end.
+        size: The file's length; the buffer need not be longer.
+        window_bytes: The length of all windows but the last; a multiple of 16 keeps numbers whole.
+    """
+    view = memoryview(bytearray(max(1, min(size, window_bytes))))
 
-def _nothing() -> None:
-    """There is nothing to wait for."""
+    def next_window() -> memoryview:
+        end = 0
+        while end < len(view) and (got := readinto(view[end:])):
+            end += got
+        return view[:end]
 
-
-class _Window:
-    """A buffer, and the jobs that look into it."""
-
-    __slots__ = ("buffer", "jobs", "view")
-
-    def __init__(self, capacity: int) -> None:
-        self.buffer = bytearray(capacity)
-        self.view = memoryview(self.buffer)
-        self.jobs: list[Callable[[], None]] = []  # each waits for one, and raises what that one raised
-
-    def settle(self) -> None:
-        """Wait until no job looks into the buffer any more."""
-        for wait in self.jobs:
-            wait()
-        self.jobs.clear()
+    return next_window
 
 
 class ByteStream:
-    """Reads a file of known size forwards; memory is a few windows, however long the file is.
+    """Reads a file of known size forwards; memory is one window, however long the file is.
 
-    Digest and checks may run beside the reading: what they count stands after `settle`.
     Every method that needs more bytes than the file has raises `ScanStopped("truncated", ...)`.
     """
 
     __slots__ = (
-        "_beside",
         "_buffer",
-        "_capacity",
         "_end",
         "_hash",
-        "_others",
+        "_moved",
+        "_next_window",
         "_position",
-        "_readinto",
         "_unread",
         "_view",
-        "_window",
         "opcodes",
         "size",
     )
 
-    def __init__(
-        self,
-        readinto: Callable[[memoryview], int | None],
-        size: int,
-        *,
-        beside: Beside = at_once,
-        window_bytes: int = WINDOW_BYTES,
-    ) -> None:
+    def __init__(self, next_window: NextWindow, size: int) -> None:
         """Start at byte 0.
 
         Args:
-            readinto: Fills a buffer with the next bytes and returns how many; 0 or None at the end.
-            size: The file's length as `stat` told it; what comes after is not read.
-            beside: Runs digest and checks, in their order, while the next bytes are read.
-            window_bytes: The length of a window; a multiple of 16, so that no number straddles two blocks.
+            next_window: Hands out the file in order.
+            size: The file's length as `stat` told it; what comes after is not looked at.
         """
-        self._readinto = readinto
+        self._next_window = next_window
         self.size = size
         self.opcodes = 0  # of pickles, walked so far
-        self._beside = beside
-        self._capacity = max(16, min(size, window_bytes))
-        self._window = _Window(self._capacity)
-        self._others: deque[_Window] = deque()  # the other windows, once the file turns out to need them
-        self._buffer = self._window.buffer
-        self._view = self._window.view
+        self._view = memoryview(b"")
+        self._buffer: bytes | bytearray = b""
         self._hash = xxhash.xxh3_128()
         self._position = 0  # of the next byte to hand out, within the window
         self._end = 0  # of the bytes in the window
-        self._unread = size  # bytes of the file that are in no window yet
+        self._unread = size  # bytes of the file that were in no window yet
+        self._moved: memoryview | None = None  # made for the first long tensor that needs it
 
     @property
     def offset(self) -> int:
@@ -155,10 +129,14 @@ class ByteStream:
         return int.from_bytes(self.take(width), "little")
 
     def peek(self, count: int) -> bytes:
-        """Look at the next bytes without taking them: `count`, or as many as file and window have."""
-        wanted = min(count, self.remaining, self._capacity)
-        while self._end - self._position < wanted:
-            self._fill()
+        """Look at the next bytes without taking them: `count`, or as many as the file has."""
+        wanted = min(count, self.remaining)
+        if self._end - self._position < wanted:
+            rest = bytes(self._view[self._position : self._end])
+            while len(rest) < wanted:
+                self._fill()
+                rest += self._view[: self._end]
+            self._show(memoryview(rest))
         return bytes(self._view[self._position : self._position + wanted])
 
     def require(self, count: int, what: str) -> None:
@@ -180,34 +158,42 @@ class ByteStream:
             count -= self._position - start
             yield self._view[start : self._position]
 
-    def pass_by(self, count: int, look: Callable[[memoryview | bytes], None]) -> None:
-        """Take `count` bytes, and have `look` called with each block of them, by `settle` at the latest.
+    def pass_by(self, count: int, look: Callable[[memoryview], None]) -> None:
+        """Take `count` bytes, and have `look` called with each block of them.
 
-        Every block begins aligned in memory and all but the last are as long as the window, so that no number
-        straddles two blocks.
+        All blocks but the last are a multiple of 16 bytes long, so that no number straddles two of them, and
+        those of a long payload begin aligned in memory.
         """
         stop = self._position + count
-        if stop <= self._end:
-            # A copy costs what the block costs; turning the window for every tensor would cost the window.
-            block = bytes(self._view[self._position : stop])
+        if stop <= self._end and count <= MOVED_BYTES:
+            look(self._view[self._position : stop])
             self._position = stop
-            if count < HANDOVER_BYTES:
-                look(block)
-            else:
-                self._hand_over(partial(look, block))
             return
         self.require(count, "a byte string")
-        while count:
-            self._turn()
-            wanted = min(count, self._capacity)
-            start = self._end
-            while self._end < wanted:
-                self._read(min(self._capacity, count + STEP_BYTES))
-            self._hand_over(
-                partial(self._digest_and_look, self._view[start : self._end], self._view[:wanted], look)
-            )
-            self._position = wanted
-            count -= wanted
+        moved = 0
+        for block in self.blocks(count):
+            rest = block
+            if not moved and not (self._position - len(block)) % _ALIGNED:
+                whole = len(block) - len(block) % _ALIGNED
+                if whole:
+                    look(block[:whole])
+                rest = block[whole:]
+            moved = self._move(rest, moved, look)
+        if moved:
+            look(self._moving()[:moved])
+
+    def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
+        """Match the next bytes, as far as they are in the window, without taking them."""
+        return pattern.match(self._buffer, self._position, self._end)
+
+    def window(self, start: int, stop: int) -> memoryview | None:
+        """The bytes from `start` to `stop`, counted from the next one, if all are in the window."""
+        begin = self._position
+        return self._view[begin + start : begin + stop] if begin + stop <= self._end else None
+
+    def skip(self, count: int) -> None:
+        """Take `count` bytes that `window` or `match` has shown."""
+        self._position += count
 
     def drain(self) -> None:
         """Read to the end of the file, so that the digest covers all of it."""
@@ -216,53 +202,41 @@ class ByteStream:
             self._fill()
             self._position = self._end
 
-    def settle(self) -> None:
-        """Wait until everything taken so far was looked at."""
-        for window in (*self._others, self._window):
-            window.settle()
-
     def digest(self) -> str | None:
         """The xxh3-128 of the whole file, or None while there are bytes that were not read."""
-        self.settle()
         return None if self._unread else str(self._hash.hexdigest())
 
-    def _digest_and_look(
-        self, fresh: memoryview, block: memoryview, look: Callable[[memoryview | bytes], None]
-    ) -> None:
-        self._hash.update(fresh)
-        look(block)
+    def _move(self, block: memoryview, moved: int, look: Callable[[memoryview], None]) -> int:
+        """Have a block looked at through the aligned buffer, which holds `moved` bytes already."""
+        while len(block):
+            buffer = self._moving()
+            count = min(len(block), len(buffer) - moved)
+            buffer[moved : moved + count] = block[:count]
+            block = block[count:]
+            moved += count
+            if moved == len(buffer):
+                look(buffer)
+                moved = 0
+        return moved
 
-    def _hand_over(self, job: Callable[[], None]) -> None:
-        self._window.jobs.append(self._beside(job))
-
-    def _turn(self) -> None:
-        """Go on in another window, with the bytes that were not taken yet at its front."""
-        window = _Window(self._capacity) if len(self._others) < WINDOWS - 1 else self._others.popleft()
-        window.settle()
-        kept = self._end - self._position
-        window.view[:kept] = self._view[self._position : self._end]
-        self._others.append(self._window)
-        self._window = window
-        self._buffer = window.buffer
-        self._view = window.view
-        self._position, self._end = 0, kept
+    def _moving(self) -> memoryview:
+        if self._moved is None:
+            self._moved = memoryview(bytearray(MOVED_BYTES))
+        return self._moved
 
     def _fill(self) -> None:
-        """Read more into the window, at least one byte, and digest it."""
-        if self._end == self._capacity:
-            self._turn()
-        start = self._end
-        self._read(min(self._capacity, start + STEP_BYTES))
-        self._hand_over(partial(self._hash.update, self._view[start : self._end]))
-
-    def _read(self, limit: int) -> None:
-        """Read at least one byte, and up to `limit` bytes that are then in the window."""
-        room = self._view[self._end : min(limit, self._end + self._unread)]
-        got = self._readinto(room) if room else 0
-        if not got:
+        """Go on to the next window, of at least one byte, and digest it."""
+        window = self._next_window()[: self._unread] if self._unread else self._view[:0]
+        if not window:
             raise ScanStopped(
                 "truncated",
                 f"the content goes on after byte {self.size - self._unread}, where the file ends",
             )
-        self._end += got
-        self._unread -= got
+        self._hash.update(window)
+        self._unread -= len(window)
+        self._show(window)
+
+    def _show(self, window: memoryview) -> None:
+        self._view = window
+        self._buffer = window.obj  # type: ignore[assignment] # of the view of a whole buffer
+        self._position, self._end = 0, len(window)

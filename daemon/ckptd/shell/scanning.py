@@ -5,26 +5,18 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
-from ckptd.core.containers import scan
+from ckptd.core.containers import scan_windows
 from ckptd.core.model import FileScan, Finding
 from ckptd.core.names import shown
-from ckptd.core.stream import at_once
-from ckptd.shell.holes import Holes
+from ckptd.shell.reading import Reader
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckptd.core.model import Fingerprint, Role
-
-# How far the reader gets before the page cache behind it is given back: rare enough to cost nothing.
-GIVE_BACK_BYTES: Final = 32 << 20
-
-# Below this, starting a thread takes longer than it saves.
-WORTH_A_THREAD_BYTES: Final = 8 << 20
 
 # O_PATH needs no read permission on the directories in between; O_DIRECTORY makes a symbolic link an error.
 _DIRECTORY: Final = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
@@ -87,18 +79,9 @@ def scan_file(
             if from_disk:
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-            reader = _Reader(descriptor, before.st_size, on_progress, give_cache_back=give_cache_back)
-            helper = opened.enter_context(ThreadPoolExecutor(1))  # no thread before the first job
-            found = scan(
-                reader.readinto,
-                before.st_size,
-                path=path,
-                role=role,
-                beside=at_once
-                if before.st_size < WORTH_A_THREAD_BYTES
-                else lambda job: helper.submit(job).result,
-            )
-            reader.finish()
+            size = before.st_size
+            with Reader(descriptor, size, on_progress, give_cache_back=give_cache_back) as reader:
+                found = scan_windows(reader.next_window, size, path=path, role=role)
             if change := _change(descriptor, os.path.join(root, path), before):
                 return _unread(path, "changed_while_reading", change, before.st_size)
             return found
@@ -142,45 +125,3 @@ def _open(root: str, parts: list[str], opened: ExitStack) -> int:
 def _kept(descriptor: int, opened: ExitStack) -> int:
     opened.callback(os.close, descriptor)
     return descriptor
-
-
-class _Reader:
-    """Reads a descriptor forwards, tells how far it is, and gives the page cache back behind itself."""
-
-    __slots__ = ("_descriptor", "_give_cache_back", "_given_back", "_holes", "_on_progress", "_read")
-
-    def __init__(
-        self,
-        descriptor: int,
-        size: int,
-        on_progress: Callable[[int], None] | None,
-        *,
-        give_cache_back: bool,
-    ) -> None:
-        self._descriptor = descriptor
-        self._holes = Holes(descriptor, size)
-        self._on_progress = on_progress
-        self._give_cache_back = give_cache_back
-        self._read = 0
-        self._given_back = 0
-
-    def readinto(self, buffer: memoryview) -> int:
-        self._holes.look(self._read)
-        got = os.preadv(self._descriptor, [buffer], self._read)
-        self._read += got
-        if self._read - self._given_back >= GIVE_BACK_BYTES:
-            self._give_back()
-        if self._on_progress is not None:
-            self._on_progress(self._read)
-        return got
-
-    def finish(self) -> None:
-        """Give back the rest of a file that is large enough to matter."""
-        if self._given_back:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        """Drop the pages read since the last time; dirty ones stay until the kernel has written them."""
-        start, self._given_back = self._given_back, self._read
-        if self._give_cache_back:
-            os.posix_fadvise(self._descriptor, start, self._read - start, os.POSIX_FADV_DONTNEED)
