@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import paddle
+from paddle.distributed.flex_checkpoint.dcp.sharded_weight import ShardedWeight
 
 
 def save(directory, name, content, *, protocol=4):
@@ -102,6 +103,18 @@ def main(directory):
     save(directory, "adam.pdscaler", scaler)
     # paddle.load itself fails on this one (it tries to make tensors of the state), so nothing is noted of it.
     paddle.save({"cpu": paddle.get_rng_state()[0]}, str(directory / "rng_state.pth"))
+    save_sharded(directory, {"model": halves, "step": {"count": paddle.to_tensor(7)}})
+
+
+def save_sharded(directory, content):
+    """What paddle.distributed and safetensors make of a state dict."""
+    flat = paddle.arange(3, 9, dtype="float32")
+    flattened = ShardedWeight("flat", flat, (3, 4), (3, 4), (0, 0), True, slice(3, 9))  # noqa: FBT003 - Paddle's order
+    paddle.distributed.save_state_dict(content, str(directory / "flex"))
+    paddle.distributed.save_state_dict(content, str(directory / "flex_safetensors"), safetensors=True)
+    paddle.distributed.save_state_dict({"flat": flattened}, str(directory / "flex_flattened"))
+    paddle.distributed.save_state_dict({}, str(directory / "flex_empty"))
+    paddle.save(content["model"], str(directory / "o2.safetensors"), safetensors=True)
 
 
 if __name__ == "__main__":

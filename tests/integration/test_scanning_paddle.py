@@ -101,3 +101,45 @@ def test_prefix_of_a_file_of_paddle_is_never_clean(saved, tmp_path):
     for length in range(len(whole) - 1, 0, -7):
         os.truncate(path, length)
         assert codes(scanned(tmp_path, "cut.pdparams")) == ["truncated"]
+
+
+@pytest.mark.parametrize(
+    ("directory", "file"), [("flex", "0_0.distcp"), ("flex_safetensors", "0_0.safetensors")]
+)
+def test_flex_metadata_expect_what_their_shard_holds(saved, directory, file):
+    """Names, shapes and types that the metadata tell are those of the shard, bfloat16 apart from its name."""
+    metadata = scan_file(str(saved), f"{directory}/0.metadata", Role.INDEX)
+    shard = scan_file(str(saved), f"{directory}/{file}", Role.SHARD)
+
+    assert (metadata.findings, shard.findings) == ((), ())
+    assert {(one.name,): (one.file, one.shape, one.dtype) for one in metadata.expected} == {
+        one.key: (file, one.shape, one.dtype.replace("uint16", "bfloat16")) for one in shard.tensors
+    }
+    assert ("step.count",) in {one.key for one in shard.tensors}
+    assert all(one.offset == (0,) * len(one.shape or ()) for one in metadata.expected)
+
+
+def test_flattened_part_is_expected_as_it_is_stored(saved):
+    """Of a flattened part the shard has one dimension, and the metadata are read so."""
+    (expected,) = scan_file(str(saved), "flex_flattened/0.metadata", Role.INDEX).expected
+    (found,) = scan_file(str(saved), "flex_flattened/0_0.distcp", Role.SHARD).tensors
+
+    assert ((expected.name,), expected.shape) == (found.key, found.shape)
+
+
+def test_flex_checkpoint_of_nothing_is_clean(saved):
+    """Paddle saves the metadata of an empty state dict, and they expect nothing."""
+    metadata = scan_file(str(saved), "flex_empty/0.metadata", Role.INDEX)
+
+    assert (metadata.expected, metadata.findings) == ((), ())
+
+
+def test_safetensors_of_paddle_hold_the_same_as_its_pickle(saved):
+    """The same state dict has the same tensors in both containers."""
+    found = scanned(saved, "o2.safetensors")
+
+    assert found.container == "safetensors"
+    assert found.findings == ()
+    assert {(one.key, one.shape, one.bytes) for one in scanned(saved, "o2.pdparams").tensors} == {
+        (one.key, one.shape, one.bytes) for one in found.tensors
+    }

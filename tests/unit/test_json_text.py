@@ -131,3 +131,30 @@ PASSED = {
 def test_a_value_is_passed_over_or_stops(data, code):
     """What is passed over is JSON, and not deeper than any index."""
     assert code == over(data)
+
+
+@given(VALUES)
+def test_a_short_value_comes_back(value):
+    """A value comes back as it was written, and a longer one is only passed over."""
+    data = json.dumps([value, 1]).encode()
+
+    assert [value, 1] == reading(data).value(len(data))
+    assert reading(data).value(len(data) - 1) is None
+
+
+def test_a_number_of_too_many_digits_stops():
+    """What Python refuses to make a number of is no value."""
+    with pytest.raises(ScanStopped) as stopped:
+        reading(b"9" * 10_000).value(10_000)
+    assert stopped.value.code == "malformed"
+
+
+def test_an_array_is_gone_through_up_to_its_limit():
+    """The caller takes each item, and there are not too many."""
+    text = reading(b'["a", "b"]')
+    assert ["a", "b"] == [text.string() for _ in text.items(2)]
+
+    text = reading(b'["a", "b", "c"]')
+    with pytest.raises(ScanStopped) as stopped:
+        [text.string() for _ in text.items(2)]
+    assert stopped.value.code == "limit_exceeded"

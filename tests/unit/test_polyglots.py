@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ckptd.core.polyglots import pickled_import
+from ckptd.core.polyglots import LOST, MAX_OPCODES, follow, pickled_import
 
 PADDING = bytes(500)
 
@@ -49,3 +49,22 @@ def test_plain_pickle_imports_nothing(tree):
     """Values alone need no import, in any protocol."""
     pickles = [pickle.dumps(tree, protocol) for protocol in range(6)]
     assert [pickled_import(data, len(data)) for data in pickles] == [None] * 6
+
+
+@pytest.mark.parametrize(
+    ("head", "place"),
+    [
+        (b"", 0),
+        (b"N", 1),
+        (b"G12", 9),
+        (b"B\xff\0\0\0", 260),
+        (b"B\xff\0", LOST),
+        (b"Va", LOST),
+        (b"Va\n", 3),
+        (b"N" * MAX_OPCODES, LOST),
+        (b"{", None),
+    ],
+)
+def test_pickle_is_followed_to_where_it_goes_on(head, place):
+    """Where the next opcode is is told, unless one is cut off or there is no end of them."""
+    assert place == follow(head)

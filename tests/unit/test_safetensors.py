@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import pickle
 import struct
 
 import numpy as np
@@ -176,3 +178,60 @@ def test_constant_tensors_are_marked():
 def test_the_content_counts_and_not_the_role(role):
     """A safetensors file is one under any name."""
     assert scan_bytes(SMALL, role=role).container == "safetensors"
+
+
+class Importing(pickle.Unpickler):
+    """Stops where a load would import something."""
+
+    def find_class(self, module, name):
+        """Tell what would be imported."""
+        raise ImportError(f"{module}.{name}")
+
+
+def disguised(content):
+    """A safetensors file that is read as a pickle up to its content, through strings in the tensor's name.
+
+    The length of the header, 1368, is an X and the length of a string; each U with the DEL behind it skips
+    127 bytes of the name, and the last one, with a J, goes to the end of the header.
+    """
+    name = "".join("U\x7f".ljust(129, "a") for _ in range(10)) + "UJ"
+    entry = {name: tensor("U8", (len(content),), (0, len(content)))}
+    header = json.dumps(entry, separators=(",", ":"), ensure_ascii=False)
+    return file_of(header.encode().ljust(0x558), content)
+
+
+@pytest.mark.parametrize("offset", [0, 1, 100, 70_000, 3_000_000])
+def test_a_file_that_is_a_pickle_too_is_unsafe(offset):
+    """paddle.load does not care what a file is meant to be; what it would import is found."""
+    skipped = b"B" + struct.pack("<I", offset) + bytes(offset)
+    data = disguised(skipped + b"cos\nsystem\n.")
+    with pytest.raises(ImportError, match=r"os\.system"):
+        Importing(io.BytesIO(data), encoding="latin1").load()
+
+    found = scanned(data)
+    assert codes(found) == ["unsafe_global"]
+    assert "os.system" in found.findings[0].detail
+
+
+def test_a_file_that_hides_well_is_unsafe():
+    """Nobody skips so often but to hide something."""
+    skip = b"B" + struct.pack("<I", 70_000) + bytes(70_000)
+
+    assert codes(scanned(disguised(skip * 20))) == ["unsafe_global"]
+
+
+def test_a_file_that_only_begins_like_a_pickle_is_clean():
+    """What fails as a pickle does no harm, and its tensors are whole."""
+    found = scanned(disguised(b"{" * 100_000))
+
+    assert codes(found) == []
+    assert [100_000] == [one.bytes for one in found.tensors]
+
+
+def test_numbers_are_counted_across_a_look():
+    """Where a tensor is looked at as a pickle, its numbers are seen once."""
+    values = np.full(50_000, np.nan, "<f4")
+    values.view("u1")[:] = np.where(np.arange(200_000) == 0, ord("B"), values.view("u1"))
+    data = disguised(values.tobytes()).replace(b'"U8","shape":[200000]', b'"F32","shape":[50000]')
+
+    assert 49_999 <= scanned(data).nonfinite <= 50_000

@@ -36,10 +36,12 @@ def read(tree: object) -> Contents:
             whose parts do not reach its end, `limit_exceeded` for too many parts.
     """
     root = _record(tree, Known.FLEX_METADATA)
+    names: set[str] = set()
     parts: dict[_Part, Record] = {}
     for name, records in _items(root.fields["state_dict_metadata"]):
-        if not isinstance(name, str) or not isinstance(records, list) or not records:
-            raise _invalid("a tensor without parts")
+        if not isinstance(name, str) or name in names or not isinstance(records, list) or not records:
+            raise _invalid("a tensor without parts, or twice")
+        names.add(name)
         checked = [_record(item, Known.FLEX_TENSOR) for item in records]
         _check_ends(name, checked)
         for record in checked:

@@ -14,6 +14,7 @@ from ckptd.core.json_text import JsonText
 from ckptd.core.model import TensorFacts
 from ckptd.core.names import shown
 from ckptd.core.payloads import ElementType, ValueCheck, named_type
+from ckptd.core.polyglots import LOST, follow
 from ckptd.core.state_dicts import MAX_TENSORS, Contents
 from ckptd.core.stream import ScanStopped
 
@@ -26,6 +27,8 @@ MAX_HEADER_BYTES: Final = 1 << 25
 LIBRARY_HEADER_BYTES: Final = 100_000_000
 MAX_METADATA: Final = 100_000  # entries
 MAX_DIMENSIONS: Final = 64
+LOOK_BYTES: Final = 1 << 16  # at a place where the file goes on if it is a pickle as well
+MAX_LOOKS: Final = 16
 
 _METADATA: Final = "__metadata__"
 _COUNTABLE: Final = 1 << 64
@@ -85,15 +88,23 @@ def read(stream: ByteStream) -> Contents:
         raise ScanStopped(
             "limit_exceeded", f"a header of {length} bytes, at most {MAX_HEADER_BYTES} are read"
         )
-    entries = _entries(stream.take(length))
+    header = stream.take(length)
+    entries = _entries(header)
     _check_coverage(entries)
     if entries:  # before any tensor is read: a file that was cut off needs no long look
         stream.require(entries[-1].end, "the content of the tensors")
+    disguise = _Disguise()
+    disguise.look(length.to_bytes(LENGTH_BYTES, "little") + header, 0)
+    del header
     tensors: list[TensorFacts] = []
     unverified: list[TensorFacts] = []
     for entry in entries:
         check = ValueCheck(entry.element)
-        stream.pass_by(entry.end - entry.begin, check.feed)
+        end = stream.offset + entry.end - entry.begin
+        while disguise.place is not None and disguise.place < end:
+            stream.pass_by(disguise.place - stream.offset, check.feed)
+            disguise.look(stream.peek(LOOK_BYTES), stream.offset)
+        stream.pass_by(end - stream.offset, check.feed)
         facts = TensorFacts(
             key=(entry.name,),
             shape=entry.shape,
@@ -106,6 +117,30 @@ def read(stream: ByteStream) -> Contents:
         if entry.element is None:
             unverified.append(facts)
     return Contents(tensors=tuple(tensors), unverified=tuple(unverified))
+
+
+class _Disguise:
+    """The pickle that this file may be as well: paddle.load does not look at what it loads."""
+
+    __slots__ = ("_looks", "place")
+
+    def __init__(self) -> None:
+        self._looks = 0
+        self.place: int | None = None  # where the pickle would go on; None where it has ended or failed
+
+    def look(self, data: bytes, begin: int) -> None:
+        """Follow the pickle through the bytes that begin at this place in the file.
+
+        Raises:
+            ScanStopped: It imports something, or hides well.
+        """
+        found = follow(data)
+        self._looks += 1
+        if found == LOST or self._looks > MAX_LOOKS:
+            found = f"what comes after byte {begin}"
+        if isinstance(found, str):
+            raise ScanStopped("unsafe_global", f"{found}, in a safetensors file that is a pickle as well")
+        self.place = None if found is None else begin + found
 
 
 def _entries(header: bytes) -> list[_Entry]:
