@@ -3,10 +3,11 @@
 A stand-alone script: it runs under the Python that has Paddle, as `python load.py PACKAGES PARENT_PID`. It
 takes the confinement from ckptd's own package below the directory PACKAGES: it needs Python 3.11 and psutil.
 
-Standard output begins with one line of JSON: `{"paddle": VERSION}`, or `{"error": TEXT}` where it cannot work.
+Standard output begins with one line of JSON: `{"paddle": VERSION}`, or `{"error": TEXT}` if it cannot work.
 Then each line of standard input is a request: `path`, `bytes`, `mtime_ns` and `inode` as the scan saw the
-file, `safetensors`, `seconds`, `cpu_seconds`. The answer is one line: `{"tensors": [[key, shape, dtype], ...]}`
-with null where the nesting has no end, `{"changed": TEXT}`, `{"refused": TEXT}`, or `{"unfinished": TEXT}`.
+file, `safetensors`, `seconds`, `cpu_seconds`. The answer is one line, with `tensors`, a list of key, shape
+and dtype each, or null if the nesting has no end; or with the reason under `changed`, `refused` or
+`unfinished`.
 """
 
 from __future__ import annotations
