@@ -100,6 +100,45 @@ def test_check_with_load_says_what_paddle_refuses(tmp_path, capsys):
     assert not any(code.startswith("load_") for _, codes in found.values() for code in codes)
 
 
+def pretender(path, *lines):
+    """An interpreter that answers as the worker might, whatever it is asked."""
+    said = "".join(f"echo '{line}'\nread request\n" for line in ('{"paddle": "0"}', *lines))
+    path.write_text(f"#!/bin/sh\n{said}")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("answer", "verdict", "code"),
+    [
+        ('{"refused": "ValueError: no"}', "corrupt", "load_failed"),
+        ('{"unfinished": "it did not finish"}', "unreadable", "load_unfinished"),
+        ('{"changed": "written to"}', "unreadable", "changed_while_reading"),
+        ('{"tensors": [[["w"], [3], "float32"]]}', "unreadable", "load_differs"),
+        ('{"tensors": [[["w"], [2], "float32"]]}', "valid", None),
+        ('{"tensors": null}', "valid", None),
+    ],
+)
+def test_check_with_load_judges_by_the_answer(answer, verdict, code, tmp_path, capsys):
+    """Each way in which a load can end has its finding, with the worker's words, and its verdict."""
+    dump(tmp_path / "tree.pdz", {"w": np.arange(2, dtype="float32")})
+    python = pretender(tmp_path / "python", answer)
+    assert (verdict != "valid") == main(
+        ["check", "--load", "--python", python, "--json", str(tmp_path / "tree.pdz")]
+    )
+    told = json.loads(capsys.readouterr().out)
+    assert (verdict, [code] if code else []) == (told["verdict"], [one["code"] for one in told["findings"]])
+
+
+def test_check_with_load_ends_when_the_worker_dies(tmp_path, capsys):
+    """A worker that is gone gives no answers; that is told, and nothing is called valid for it."""
+    dump(tmp_path / "tree.pdz", weights())
+    python = pretender(tmp_path / "python")
+    assert 3 == main(["check", "--load", "--python", python, str(tmp_path / "tree.pdz")])
+    out, err = capsys.readouterr()
+    assert ("", True) == (out, "the process that loads with Paddle is gone, at tree.pdz" in err)
+
+
 def test_check_with_load_without_paddle_is_refused(tmp_path, capsys):
     """A Python that has no Paddle, or is none, is told before anything is read."""
     dump(tmp_path / "a.pdopt", optimizer())

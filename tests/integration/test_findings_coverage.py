@@ -354,12 +354,16 @@ ROWS = {
 }
 
 
+# Only `ckptd check` says these: test_cli_check_loose.py, test_cli_check_load.py.
+OF_CHECK = {"foreign_parameters", "load_failed", "load_differs", "load_unfinished"}
+
+
 def test_every_code_has_a_row():
     """A code that nothing crafted brings about is a code that nobody has seen work."""
-    assert FINDINGS.keys() <= ROWS.keys()
+    assert FINDINGS.keys() == ROWS.keys() | OF_CHECK
 
 
-@pytest.mark.parametrize("code", sorted(FINDINGS))
+@pytest.mark.parametrize("code", sorted(ROWS))
 def test_code_is_found_in_what_was_crafted_for_it(tmp_path, code):
     """What is on disk leads to the finding, through the scan, the judgement and the series."""
     assert code in ROWS[code](tmp_path)

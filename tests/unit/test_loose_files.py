@@ -45,8 +45,10 @@ def loose(heads, claimed=()):
 
 
 names = st.sampled_from(
-    "a.pdiparams a.json a.pdmodel a.pdiparams.info __model__ w_0 w_1 x.ckpt 0.metadata 0_0.distcp notes.txt"
-    " training_args.bin saved_signal_0 y.pdparams.tar .hidden".split()
+    [
+        *("a.pdiparams", "a.json", "a.pdmodel", "a.pdiparams.info", "__model__", "w_0", "w_1", "x.ckpt"),
+        *("0.metadata", "0_0.distcp", "notes.txt", "training_args.bin", "y.pdparams.tar", ".hidden"),
+    ]
 )
 some_heads = st.sampled_from([PICKLE, TENSOR, PROGRAM, PIR, SAFETENSORS, TEXT, b"", bytes(99), None])
 trees = st.dictionaries(st.tuples(st.sampled_from(["", "d/"]), names).map("".join), some_heads)

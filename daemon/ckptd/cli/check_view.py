@@ -11,6 +11,7 @@ from ckptd.cli import output
 from ckptd.core.assessment import scans_of
 from ckptd.core.findings import FINDINGS
 from ckptd.core.loose_files import LOOSE_LAYOUTS
+from ckptd.core.model import Severity
 from ckptd.core.names import shown
 from ckptd.core.units import shown_bytes
 
@@ -54,9 +55,10 @@ def _line(one: CheckpointSet, judgement: Judgement) -> Text:
     facts = ", ".join(part for part in (shown_bytes(one.bytes), where, layout) if part)
     name = one.name + ("/" if one.directory is not None and not one.name.endswith("/") else "")
     line = Text.assemble(f"{shown(name)}  ", output.styled(judgement.verdict), f"  ({facts})")
-    if judgement.findings:
-        more = len(judgement.findings) - 1
-        to_blame = [one for one in judgement.findings if FINDINGS[one.code].verdict is judgement.verdict]
-        line.append(f"\n{output.in_words((*to_blame, *judgement.findings)[0])}")
+    odd = [one for one in judgement.findings if FINDINGS[one.code].severity is not Severity.INFO]
+    if odd:
+        more = len(odd) - 1
+        to_blame = [one for one in odd if FINDINGS[one.code].verdict is judgement.verdict]
+        line.append(f"\n{output.in_words((*to_blame, *odd)[0])}")
         line.append(f"\nand {more} more; --json shows all" if more else "")
     return line
