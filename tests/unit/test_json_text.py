@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ckptd.core import json_text
 from ckptd.core.json_text import MAX_DEPTH, JsonText
 from ckptd.core.stream import ScanStopped
 
@@ -158,3 +159,18 @@ def test_an_array_is_gone_through_up_to_its_limit():
     with pytest.raises(ScanStopped) as stopped:
         [text.string() for _ in text.items(2)]
     assert stopped.value.code == "limit_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"[0, 0, [0]]", None),
+        (b"[0, 0, [0, 0]]", "limit_exceeded"),
+        (b"[[], [], [], [], []]", "limit_exceeded"),
+    ],
+)
+def test_a_text_of_endless_values_is_refused(data, code, monkeypatch):
+    """All values of a text count together, wherever they are."""
+    monkeypatch.setattr(json_text, "MAX_ITEMS", 4)
+
+    assert code == over(data)
