@@ -270,7 +270,7 @@ def test_recognise_any_name_never_fails(name):
     """Whatever a file is called, recognition answers."""
     tree = {"run": (entry(f"run/{name}.pdparams"), entry(f"run/{name}", kind=EntryKind.DIRECTORY))}
 
-    assert len(recognise(tree, "run")) == 1
+    assert name in {one.name for one in recognise(tree, "run")}
     assert may_be_set_directory(name) in {True, False}
 
 

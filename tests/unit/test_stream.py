@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import io
-import re
 from itertools import cycle
 
 import numpy as np
@@ -100,18 +99,25 @@ def test_a_long_payload_is_looked_at_whole_and_aligned(before):
     assert xxhash.xxh3_128_hexdigest(data) == stream.digest()
 
 
-def test_what_is_in_the_window_can_be_matched_and_skipped():
-    """A pattern sees the bytes that come next, up to the window's end, and takes none of them."""
+def test_what_is_in_the_window_can_be_seen_and_skipped():
+    """The bytes that come next can be looked at in place, up to the window's end, and then be taken."""
     stream = opened(b"-" * 4 + b"word" + b"x" * 24, 16)
     stream.take(4)
 
-    assert stream.match(re.compile(b"wor")) is not None
-    assert stream.match(re.compile(b"o")) is None
-    assert stream.match(re.compile(b"wordx{9}")) is None
-    assert b"rdx" == bytes(stream.window(2, 5))
-    assert stream.window(0, 13) is None
+    buffer, view, position, end = stream.in_window()
+    assert b"wordxxxxxxxx" == bytes(buffer[position:end]) == bytes(view[position:end])
     stream.skip(4)
     assert stream.offset == 8
+    assert b"x" * 24 == stream.take(24)
+
+
+@given(st.binary(max_size=60), window_sizes)
+def test_counted_bytes_are_those_behind_their_number(data, window):
+    """A length of one byte and what it counts are taken alike, within a window or across two."""
+    stream = opened(bytes([len(data)]) + data + b"!", window)
+    assert data == stream.counted()
+    assert not stream.begins_with(ord("?"))
+    assert stream.begins_with(ord("!")) == (len(data) % window != window - 1)
 
 
 @pytest.mark.parametrize(

@@ -383,7 +383,7 @@ def test_judge_another_kind_of_file_does_not_pass_for_empty_state(role, other):
 
 def test_judge_weights_that_are_constant_is_told_and_valid():
     """Weights of equal elements are named, and numbers of one element are not."""
-    flat = replace(tensor("fc.bias", shape=(3,)), is_constant=True)
+    flat = tensor("fc.bias", shape=(3,))._replace(is_constant=True)
     judgement = judged({Role.PARAMS: scan(tensor("fc.weight"), flat), Role.OPT: scan()})
 
     assert Verdict.VALID is judgement.verdict

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core import (
@@ -143,9 +142,9 @@ def _read_tar(stream: ByteStream, path: str, role: Role) -> tuple[Contents, list
 def _below(name: str, found: Contents) -> Contents:
     """The contents of a member, with its name in front of every key."""
     return Contents(
-        tensors=tuple(replace(one, key=(name, *one.key)) for one in found.tensors),
+        tensors=tuple(one._replace(key=(name, *one.key)) for one in found.tensors),
         values=tuple(((name, *key), value) for key, value in found.values),
-        unverified=tuple(replace(one, key=(name, *one.key)) for one in found.unverified),
+        unverified=tuple(one._replace(key=(name, *one.key)) for one in found.unverified),
         unloadable=tuple((name, *key) for key in found.unloadable),
     )
 

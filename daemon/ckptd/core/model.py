@@ -179,9 +179,8 @@ class Finding:
     detail: str
 
 
-@dataclass(frozen=True, slots=True)
-class TensorFacts:
-    """One tensor that a file holds.
+class TensorFacts(NamedTuple):
+    """One tensor that a file holds; a plain tuple, as a model has thousands.
 
     `parameter` is Paddle's internal name (`linear_0.w_0`) if the file has it; optimizer state is keyed by it.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -48,11 +48,12 @@ class ElementType:
     name: str  # numpy name
     numpy: np.dtype[Any]
     itemsize: int  # bytes
+    count_nonfinite: Callable[[Array], int] | None = field(compare=False, repr=False)  # None for integers
 
     @property
     def may_be_nonfinite(self) -> bool:
         """Whether an element can be NaN or infinite at all."""
-        return self.name in _COUNTERS
+        return self.count_nonfinite is not None
 
     @property
     def pickled_state(self) -> tuple[int, int, int]:
@@ -69,10 +70,10 @@ def element_type(code: str, byte_order: str) -> ElementType | None:
     if order is None:
         return None
     if code in _NAMES:
-        return ElementType(_NAMES[code], np.dtype(code).newbyteorder(order), np.dtype(code).itemsize)
+        return _element(_NAMES[code], np.dtype(code).newbyteorder(order))
     if match := _TEXT_CODE.fullmatch(code):
         kind = "str" if match[1] == "U" else "bytes"
-        return ElementType(f"{kind}{match[2]}", np.dtype(code).newbyteorder(order), np.dtype(code).itemsize)
+        return _element(f"{kind}{match[2]}", np.dtype(code).newbyteorder(order))
     return None
 
 
@@ -80,10 +81,25 @@ def element_type(code: str, byte_order: str) -> ElementType | None:
 def named_type(name: str) -> ElementType | None:
     """The element type of a name such as `bfloat16`, little-endian; None for one that cannot be checked."""
     if name in _WITHOUT_NUMPY:
-        bits = np.dtype(_WITHOUT_NUMPY[name])
-        return ElementType(name, bits, bits.itemsize)
+        return _element(name, np.dtype(_WITHOUT_NUMPY[name]))
     code = next((code for code, known in _NAMES.items() if known == name), None)
     return None if code is None else element_type(code, "<")
+
+
+def _element(name: str, numpy: np.dtype[Any]) -> ElementType:
+    return ElementType(name, numpy, numpy.itemsize, _COUNTERS.get(name))
+
+
+def look_at(element: ElementType, elements: bytes) -> tuple[int, bool]:
+    """What `ValueCheck` says of a tensor whose bytes, of two elements or more, are all there.
+
+    Returns:
+        How many elements are NaN or infinite, and whether all are the same.
+    """
+    itemsize = element.itemsize
+    count = element.count_nonfinite
+    is_constant = elements[:itemsize] == elements[-itemsize:] and _repeats(elements, itemsize)
+    return (0 if count is None else count(np.frombuffer(elements, element.numpy))), is_constant
 
 
 class ValueCheck:
@@ -96,7 +112,7 @@ class ValueCheck:
 
     def __init__(self, element: ElementType | None) -> None:
         self._element = element
-        self._counter = None if element is None else _COUNTERS.get(element.name)
+        self._counter = None if element is None else element.count_nonfinite
         self._itemsize = 1 if element is None else element.itemsize
         self._rest = b""
         self._first = b""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckptd.core.payloads import ElementType
+    from ckptd.core.pickle_values import Checked
 
 MAX_DIMENSIONS = 64  # numpy's own limit
 
@@ -259,17 +260,22 @@ def _fill_array(array: ArrayNode, shape: object, dtype: DtypeNode, payload: Payl
     array.dtype = element.name
     check_size(element, array.shape, payload.length, payload.length)
     if payload.length <= KEPT_BYTES:
-        array.check = ValueCheck(element)
-        array.check.feed(payload.head)
-    elif payload.checked_as == element:
-        array.check = payload.check
-    elif element in payload.guesses:
-        array.check = payload.guesses[element]
+        check = ValueCheck(element)
+        check.feed(payload.head)
+        _note(array, check)
+    elif payload.check is not None and payload.checked_as == element:
+        _note(array, payload.check)
+    elif payload.guesses and element in payload.guesses:
+        _note(array, payload.guesses[element])
     else:
         array.is_verified = not element.may_be_nonfinite
     if payload.length == element.itemsize:
         value = _value(element, payload)
         array.value = value if isinstance(value, str | int | float) else None
+
+
+def _note(array: ArrayNode, check: Checked) -> None:
+    array.nonfinite, array.is_constant = check.nonfinite, check.is_constant
 
 
 def _build_generator(generator: Inert, state: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import pickle
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.payloads import ValueCheck, element_type
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from ckptd.core.payloads import ElementType
     from ckptd.core.pickle_machine import Machine
     from ckptd.core.stream import ByteStream
+
+_MEMOIZE: Final = pickle.MEMOIZE[0]
+_SHORT_BINUNICODE: Final = pickle.SHORT_BINUNICODE[0]
 
 # BYTEARRAY8 comes before its dtype, so its bytes are looked at as each of these.
 _GUESSES: Final = tuple(
@@ -47,6 +51,33 @@ def text(width: int) -> Callable[[Machine], None]:
         stack.append(value)
 
     return push
+
+
+_text_of_any_length: Final = text(1)
+
+
+def short_text(machine: Machine) -> None:
+    """The step of a string of up to 255 bytes, with all that follow it as the names of a table do."""
+    stream = machine.stream
+    stack = machine.stack
+    while True:
+        if stack and stack[-1] is Known.ENCODE:
+            _text_of_any_length(machine)
+            return
+        data = stream.counted()
+        try:
+            value = str(data, "utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            raise ScanStopped("malformed", f"the string before byte {stream.offset} is no UTF-8") from None
+        machine.take_up(TEXT_BYTES + (len(data) if value.isascii() else 4 * len(data)))
+        stack.append(value)
+        if not stream.begins_with(_MEMOIZE):
+            return
+        stream.opcodes += 1
+        machine.memoize()
+        if not stream.begins_with(_SHORT_BINUNICODE):
+            return
+        stream.opcodes += 1
 
 
 def byte_string(width: int) -> Callable[[Machine], None]:

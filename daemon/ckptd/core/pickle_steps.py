@@ -7,6 +7,7 @@ import struct
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.names import shown
+from ckptd.core.pickle_arrays import take_arrays
 from ckptd.core.pickle_calls import build, call, checked_members, create
 from ckptd.core.pickle_machine import (
     CALL_BYTES,
@@ -18,7 +19,7 @@ from ckptd.core.pickle_machine import (
     NAME_BYTES,
     Machine,
 )
-from ckptd.core.pickle_payloads import byte_array, byte_string, text
+from ckptd.core.pickle_payloads import byte_array, byte_string, short_text, text
 from ckptd.core.pickle_values import KNOWN_GLOBALS, Known, Mapping, Members, is_hashable
 from ckptd.core.stream import ScanStopped
 
@@ -180,11 +181,17 @@ def _put(width: int) -> Callable[[Machine], None]:
 
 
 def _binget(machine: Machine) -> None:
-    machine.recall(machine.stream.byte())
+    _recall(machine, machine.stream.byte())
 
 
 def _long_binget(machine: Machine) -> None:
-    machine.recall(machine.stream.unsigned(4))
+    _recall(machine, machine.stream.unsigned(4))
+
+
+def _recall(machine: Machine, index: int) -> None:
+    machine.recall(index)
+    if machine.stack[-1] is Known.RECONSTRUCT:
+        take_arrays(machine)
 
 
 def _frame(machine: Machine) -> None:
@@ -251,7 +258,7 @@ STEPS: Final[dict[bytes, Callable[[Machine], None]]] = {
     pickle.LONG1: _long(1),
     pickle.LONG4: _long(4),
     pickle.BINFLOAT: _binfloat,
-    pickle.SHORT_BINUNICODE: text(1),
+    pickle.SHORT_BINUNICODE: short_text,
     pickle.BINUNICODE: text(4),
     pickle.BINUNICODE8: text(8),
     pickle.SHORT_BINBYTES: byte_string(1),

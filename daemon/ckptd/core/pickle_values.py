@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ckptd.core.payloads import element_type
 
@@ -75,6 +75,20 @@ KNOWN_GLOBALS: Final[dict[tuple[str, str], Known]] = {
 }
 
 
+class Checked(Protocol):
+    """What was seen of the elements of a byte string: a `ValueCheck`, or the array that they make."""
+
+    @property
+    def nonfinite(self) -> int:
+        """How many are NaN or infinite."""
+        ...
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether there are two or more, and all equal."""
+        ...
+
+
 @dataclass(slots=True, eq=False)
 class Payload:
     """A byte string that passed by.
@@ -85,8 +99,8 @@ class Payload:
     length: int
     head: bytes  # all of it up to KEPT_BYTES, nothing of a longer one
     checked_as: ElementType | None = None
-    check: ValueCheck | None = None  # of a longer one, for that element type
-    guesses: dict[ElementType, ValueCheck] = field(default_factory=dict)  # where the type comes later
+    check: Checked | None = None  # of a longer one, for that element type
+    guesses: dict[ElementType, ValueCheck] | None = None  # where the type comes later
     is_text: bool = False
     is_mutable: bool = False
 
@@ -128,14 +142,10 @@ class ArrayNode:
     shape: tuple[int, ...] = ()
     dtype: str = ""
     bytes: int = 0
-    check: ValueCheck | None = None  # None while nothing is built
+    nonfinite: int = 0  # elements that are NaN or infinite
+    is_constant: bool = False  # of at least two elements, and all of them equal
     is_verified: bool = True
     value: str | int | float | None = None  # of an array with one element
-
-    @property
-    def nonfinite(self) -> int:
-        """How many elements are NaN or infinite."""
-        return 0 if self.check is None else self.check.nonfinite
 
 
 @dataclass(slots=True, eq=False)

@@ -8,7 +8,7 @@ a shard holds weights or optimizer state is said by its name in a unified checkp
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ckptd.core.findings import worst_verdict
@@ -150,7 +150,7 @@ def _in_dict(scan: FileScan) -> Held:
 def _in_shard(member: Member, scan: FileScan, checkpoint: CheckpointSet) -> Held:
     name = basename(member.entry.path)
     if name.startswith(MASTER_WEIGHTS):
-        masters = (replace(one, key=(MASTER_WEIGHTS, *one.key)) for one in scan.tensors)
+        masters = (one._replace(key=(MASTER_WEIGHTS, *one.key)) for one in scan.tensors)
         return Held((), tuple(masters), frozenset())
     role = _role_of_shard(member, checkpoint)
     state = {one for one in scan.tensors if role is Role.OPT or is_accumulator(one)}

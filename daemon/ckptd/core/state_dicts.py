@@ -122,14 +122,14 @@ class _Collected:
 def _collect(collected: _Collected, key: KeyPath, size: int, node: object) -> None:
     """Visit one node; `size` is about how many bytes its key path takes."""
     collected.spend(len(key), size)
-    if node is None or isinstance(node, bool | int | float):
+    if isinstance(node, ArrayNode):  # most are
+        _collect_tensor(collected, key, node, None)
+    elif node is None or isinstance(node, bool | int | float):
         collected.add_value(key, node)
     elif isinstance(node, str):
         if len(node) <= MAX_VALUE_CHARACTERS:
             collected.size += len(node)
             collected.add_value(key, _printable(node))
-    elif isinstance(node, ArrayNode):
-        _collect_tensor(collected, key, node, None)
     elif (
         isinstance(node, tuple)
         and len(node) == 2
@@ -176,8 +176,9 @@ def _collect_tensor(collected: _Collected, key: KeyPath, array: ArrayNode, param
     if parameter is None and len(key) == 1:
         parameter = collected.names.get(str(key[0]))
     collected.size += len(parameter or "")  # one long name can be that of many tensors
-    is_constant = array.check is not None and array.check.is_constant
-    facts = TensorFacts(key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter, is_constant)
+    facts = TensorFacts(
+        key, array.shape, array.dtype, array.bytes, array.nonfinite, parameter, array.is_constant
+    )
     if len(collected.tensors) >= MAX_TENSORS:
         raise ScanStopped("limit_exceeded", f"more than {MAX_TENSORS} tensors")
     collected.tensors.append((facts, array.is_verified))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Final
 import xxhash
 
 if TYPE_CHECKING:
-    import re
     from collections.abc import Callable, Iterator
 
     NextWindow = Callable[[], memoryview]
@@ -122,6 +121,24 @@ class ByteStream:
             return data
         return b"".join(bytes(block) for block in self.blocks(count))
 
+    def counted(self) -> bytes | bytearray:
+        """Take the bytes behind one that says how many they are."""
+        start = self._position + 1
+        if start <= self._end:
+            stop = start + self._buffer[start - 1]
+            if stop <= self._end:
+                self._position = stop
+                return self._buffer[start:stop]
+        return self.take(self.byte())
+
+    def begins_with(self, octet: int) -> bool:
+        """Take the next byte if it is this one, and in the window."""
+        position = self._position
+        if position < self._end and self._buffer[position] == octet:
+            self._position = position + 1
+            return True
+        return False
+
     def unsigned(self, width: int) -> int:
         """Take a little-endian unsigned integer of `width` bytes."""
         if width == 1:
@@ -182,17 +199,15 @@ class ByteStream:
         if moved:
             look(self._moving()[:moved])
 
-    def match(self, pattern: re.Pattern[bytes]) -> re.Match[bytes] | None:
-        """Match the next bytes, as far as they are in the window, without taking them."""
-        return pattern.match(self._buffer, self._position, self._end)
+    def in_window(self) -> tuple[bytes | bytearray, memoryview, int, int]:
+        """What is there without reading on: the window, a view of it, and the bounds of the next bytes in it.
 
-    def window(self, start: int, stop: int) -> memoryview | None:
-        """The bytes from `start` to `stop`, counted from the next one, if all are in the window."""
-        begin = self._position
-        return self._view[begin + start : begin + stop] if begin + stop <= self._end else None
+        Valid until anything but `skip` is called.
+        """
+        return self._buffer, self._view, self._position, self._end
 
     def skip(self, count: int) -> None:
-        """Take `count` bytes that `window` or `match` has shown."""
+        """Take `count` bytes that `in_window` has shown."""
         self._position += count
 
     def drain(self) -> None:
