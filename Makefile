@@ -32,6 +32,7 @@ lint: $(STAMP) ## Check style, types and spelling
 	$(BIN)/codespell
 
 bench: $(STAMP) ## Measure speed and memory against the named peers (docs/performance.md)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[bench]"
 	$(BIN)/python benchmarks/run.py
 
 COUNT ?= 10000
