@@ -46,9 +46,12 @@ def _violation(base, found, verdict, codes, answer):
         return None
     # Only pickles and safetensors have names for their tensors. Paddle hands bfloat16 to numpy as uint16.
     first = 0 if base.bounds or base.way == "safetensors" else 1
+    read = found.tensors
+    if found.container == "tensors" and base.way == "load":
+        read = read[: len(answer["tensors"])]  # paddle.load takes the first of a stream and looks no further
     facts = (
         [list(one.key), list(one.shape), one.dtype.replace("bfloat16", "uint16"), one.bytes, one.nonfinite]
-        for one in found.tensors
+        for one in read
     )
     ours = sorted((one[first:] for one in facts), key=repr)
     theirs = sorted((one[first:] for one in answer["tensors"]), key=repr)

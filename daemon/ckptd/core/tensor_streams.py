@@ -30,7 +30,8 @@ MAX_LEVELS: Final = 16  # of sequences within sequences
 MAX_LEVEL_BYTES: Final = 1 << 27
 SNIFFED_BYTES: Final = 1 << 20  # how far the first description may be from the beginning
 
-# `VarType.Type` of `framework.proto`, as far as its elements have a size.
+# `VarType.Type` of `framework.proto`, as far as elements have a size and Paddle can hand them out: it stores
+# unsigned integers of more than a byte, and refuses to load them.
 DTYPES: Final = {
     0: "bool",
     1: "int16",
@@ -46,9 +47,6 @@ DTYPES: Final = {
     24: "complex128",
     32: "float8_e4m3fn",
     33: "float8_e5m2",
-    36: "uint16",
-    37: "uint32",
-    38: "uint64",
 }
 
 _U32: Final = 4
