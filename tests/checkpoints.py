@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pickling import array, dtype, mapping, pickled
+from pickling import array, dtype, mapping, name, pickled, text
 
 NAMES = "StructuredToParameterName@@"
 SUFFIXES = (".pdparams", ".pdopt", ".pdmeta")
@@ -94,6 +94,9 @@ def save(run, stem, *, step=1, metric=None, without=(), **more):
     return tuple(paths.values())
 
 
+SLOW_BYTES = 0xFFF00000  # as many as a scan reads of holes, and a number of 32 bits can tell
+
+
 def dump_huge(path, size):
     """Write weights of one tensor of `size` bytes, which are a hole: long to read, nothing on disk.
 
@@ -110,13 +113,26 @@ def dump_huge(path, size):
         file.write(tail)
 
 
+def dump_slow(path):
+    """Write weights that take seconds to read: 4 GiB of a hole, as text, which protocol 2 has for bytes."""
+    size = SLOW_BYTES
+    content = pickle.BINUNICODE + struct.pack("<I", size)
+    payload = name("_codecs", "encode") + content + text("latin1") + pickle.TUPLE2 + pickle.REDUCE
+    tensor = array((size // 4096, 1024), dtype("f4"), payload)
+    head, tail = pickled(mapping(weight=tensor)).split(content)
+    with Path(path).open("wb") as file:
+        file.write(head + content)
+        file.seek(size, os.SEEK_CUR)
+        file.write(tail)
+
+
 def dump_safetensors(path, arrays):
     """Write arrays by name as a safetensors file: the header's length, the header, the bytes."""
     header, data = {}, b""
-    for name, one in arrays.items():
+    for key, one in arrays.items():
         begin, data = len(data), data + one.tobytes()
         kind = {"float32": "F32", "uint16": "BF16"}[str(one.dtype)]
-        header[name] = {"dtype": kind, "shape": list(one.shape), "data_offsets": [begin, len(data)]}
+        header[key] = {"dtype": kind, "shape": list(one.shape), "data_offsets": [begin, len(data)]}
     text = json.dumps(header).encode()
     Path(path).write_bytes(struct.pack("<Q", len(text)) + text + data)
 

@@ -61,8 +61,12 @@ def test_demo_ends_as_it_must(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_demo_when_interrupted_leaves_nothing(tmp_path, number):
     """An interrupt ends the demo with 130, and all of its processes and files go with it."""
+    # Whoever started the tests may have had them ignore a hang-up.
     with subprocess.Popen(
-        DEMO, env={**os.environ, "TMPDIR": str(tmp_path)}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ("env", "--default-signal=HUP", *DEMO),
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     ) as running:
         wait_until(lambda: list(tmp_path.glob("*/output/run/epoch_1.pdopt")), "the first set")
         assert set() != processes_about(tmp_path)

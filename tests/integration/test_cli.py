@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from checkpoints import dump_huge, save
+from checkpoints import dump_slow, save
 from ckptd.cli.main import main
 from daemon_runner import enforced, is_alive, readers, run_once, serving, watch_table, write_config
 from waiting import wait_until
@@ -326,7 +326,7 @@ def test_output_that_cannot_be_written_is_told(place):
 def test_interrupted_check_ends_with_130(tmp_path):
     """Ctrl-C in a terminal ends a check at once, with all its processes and without a word too many."""
     huge = tmp_path / "step_1.pdparams"
-    dump_huge(huge, 1 << 40)
+    dump_slow(huge)
     command = [sys.executable, "-m", "ckptd", "check", huge]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, start_new_session=True, **pipes) as process:

@@ -6,14 +6,12 @@ import threading
 import pytest
 
 import intruding
-from checkpoints import dump, dump_huge, weights
+from checkpoints import SLOW_BYTES, dump, dump_slow, weights
 from ckptd.core.model import Role
 from ckptd.shell import inventory, prober
 from ckptd.shell.prober import Prober, ScanRequest
 from daemon_runner import descendants, is_alive, readers
 from waiting import wait_until
-
-HUGE_BYTES = 1 << 40  # nobody reads that far within a test
 
 
 @pytest.fixture
@@ -84,7 +82,7 @@ def test_prober_blames_no_file_for_the_death_of_another_ones_scan(probe, tmp_pat
     one = probe(workers=2)
     deadly = [tmp_path / "a_deadly.pdparams", tmp_path / "c_deadly.pdparams"]
     for path in deadly:
-        dump_huge(path, HUGE_BYTES)
+        dump_slow(path)
     harmless = [tmp_path / "b.pdparams", tmp_path / "d.pdparams", tmp_path / "e.pdparams"]
     for number, path in enumerate(harmless):
         dump(path, weights(number))
@@ -105,9 +103,9 @@ def test_prober_blames_no_file_for_the_death_of_another_ones_scan(probe, tmp_pat
 def test_prober_gives_up_a_scan_that_hangs(probe, tmp_path, monkeypatch):
     """A scan that takes longer than any disk could explain is ended, and the others are answered."""
     monkeypatch.setattr(prober, "_BASE_SECONDS", 1.0)
-    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_SECOND", HUGE_BYTES << 10)
+    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_SECOND", 1 << 50)
     one = probe()
-    dump_huge(tmp_path / "a.pdparams", HUGE_BYTES)
+    dump_slow(tmp_path / "a.pdparams")
     dump(tmp_path / "b.pdparams", weights())
     for name in ("a.pdparams", "b.pdparams"):
         one.submit(request(tmp_path / name))
@@ -139,10 +137,10 @@ def test_prober_outlives_a_scan_that_runs_wild(probe, tmp_path, name, cpu_second
 
 def test_prober_ends_the_scan_of_a_huge_file_that_takes_too_much_cpu(probe, tmp_path, monkeypatch):
     """The real scan too dies by the limit of its CPU time, long before its hour on the wall has come."""
-    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_CPU_SECOND", HUGE_BYTES << 10)
+    monkeypatch.setattr(prober, "_SLOWEST_BYTES_PER_CPU_SECOND", 1 << 50)
     one = probe(cpu_seconds=0)
     path = tmp_path / "a.pdparams"
-    dump_huge(path, HUGE_BYTES)
+    dump_slow(path)
     one.submit(request(path))
     assert [("a.pdparams", ["scanner_failed"])] == answers(one)
 
@@ -151,10 +149,10 @@ def test_prober_tells_how_far_running_scans_are(probe, tmp_path):
     """What a scan has read counts while it runs, and no longer once it was given up."""
     one = probe()
     path = tmp_path / "a.pdparams"
-    dump_huge(path, HUGE_BYTES)
+    dump_slow(path)
     one.submit(request(path))
     wait_until(lambda: one.bytes_read > 64 << 20, "progress")
-    assert one.bytes_read < HUGE_BYTES
+    assert one.bytes_read < SLOW_BYTES
     one.stop()
     assert 0 == one.bytes_read
 
@@ -181,7 +179,7 @@ def test_prober_stops_at_once_and_leaves_no_process(probe, tmp_path):
     """Stopping ends the scans under way with their processes."""
     one = probe()
     path = tmp_path / "a.pdparams"
-    dump_huge(path, HUGE_BYTES)
+    dump_slow(path)
     one.submit(request(path))
     wait_until(lambda: readers(os.getpid(), path), "the scan")
     scanners = readers(os.getpid(), path)

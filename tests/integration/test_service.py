@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from checkpoints import dump, dump_huge, optimizer, save, scaler
+from checkpoints import dump, dump_huge, dump_slow, optimizer, save, scaler
 from daemon_runner import (
     enforced,
     run_once,
@@ -19,8 +19,6 @@ from daemon_runner import (
     write_config,
 )
 from waiting import wait_until
-
-HUGE_BYTES = 1 << 40  # a hole that no scan gets to the end of within a test
 
 
 @pytest.fixture
@@ -32,11 +30,11 @@ def run(tmp_path):
     return directory
 
 
-def scan_of_a_huge_file(run, daemon):
-    """Have the daemon begin a scan that does not end by itself; returns the file."""
-    path = run / "huge_1.pdparams"
-    dump_huge(path, HUGE_BYTES)
-    wait_until(lambda: daemon.reading(path), "a scan of the huge file")
+def slow_scan(run, daemon):
+    """Have the daemon begin a scan that takes some seconds; returns the file."""
+    path = run / "slow_1.pdparams"
+    dump_slow(path)
+    wait_until(lambda: daemon.reading(path), "the slow scan")
     return path
 
 
@@ -97,7 +95,7 @@ def test_scaler_once_seen_is_expected_from_then_on(run, tmp_path):
 def test_stop_during_a_scan_is_quick_and_leaves_no_process(number, run, tmp_path):
     """Both signals end the service within five seconds in the middle of a scan, with nothing left behind."""
     with serving(tmp_path) as daemon:
-        scan_of_a_huge_file(run, daemon)
+        slow_scan(run, daemon)
         assert 0 == daemon.stop(number)
         assert number.name == daemon.told("daemon.stopped")[0]["reason"]
 
@@ -160,12 +158,12 @@ def test_reload_of_a_wrong_configuration_keeps_the_one_before(run, tmp_path):
 def test_reload_during_a_scan_loses_nothing(run, tmp_path):
     """A reload with another number of workers while files are scanned leaves no file unjudged."""
     with serving(tmp_path) as daemon:
-        huge = scan_of_a_huge_file(run, daemon)
+        slow = slow_scan(run, daemon)
         save(run, "step_1")
         write_config(tmp_path, options="workers = 2")
         daemon.send(signal.SIGHUP)
         daemon.wait_for("set.validated", set="step_1")
-        wait_until(lambda: daemon.reading(huge), "the huge file to be scanned anew")
+        wait_until(lambda: daemon.reading(slow), "the slow file to be scanned anew")
 
 
 def test_service_manager_is_told_of_each_state(run, tmp_path):
@@ -266,7 +264,7 @@ def test_once_is_3_when_a_root_is_missing(run, tmp_path):
 def test_once_is_130_when_interrupted(number, run, tmp_path):
     """`run --once` that is stopped before its end says so by its exit code."""
     with running(tmp_path, "--once") as daemon:
-        scan_of_a_huge_file(run, daemon)
+        slow_scan(run, daemon)
         assert 130 == daemon.stop(number)
 
 
@@ -378,7 +376,7 @@ def test_file_that_kills_every_scan_is_the_only_one_given_up(run, tmp_path):
     """A file on which each scan process dies is unreadable, and the others of its run are judged."""
     deadly = run / "step_1.pdparams"
     dump(run / "step_1.pdopt", {})
-    dump_huge(deadly, HUGE_BYTES)
+    dump_slow(deadly)
 
     def given_up(daemon):
         for scanner in daemon.reading(deadly):
