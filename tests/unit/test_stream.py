@@ -99,6 +99,39 @@ def test_a_long_payload_is_looked_at_whole_and_aligned(before):
     assert xxhash.xxh3_128_hexdigest(data) == stream.digest()
 
 
+class Aligning:
+    """A file whose windows begin where the stream asks for, from the second one after it asked."""
+
+    def __init__(self, data, window_bytes):
+        self.data, self.window_bytes = data, window_bytes
+        self.read = self.shift = self.asked = 0
+
+    def align(self, offset):
+        """Have this byte aligned soon."""
+        self.asked = -offset % 16
+
+    def next_window(self):
+        """The next bytes, behind some that mean nothing."""
+        fresh = self.data[self.read : self.read + self.window_bytes]
+        self.read += len(fresh)
+        start, self.shift = self.shift, self.asked
+        return bytearray(b"?" * start + fresh), start, start + len(fresh)
+
+
+@given(st.lists(st.integers(1, 200), min_size=1, max_size=8), window_sizes)
+def test_payloads_in_windows_that_become_aligned_are_seen_whole(counts, window):
+    """Where windows come to be aligned within a payload, it goes on in order, and no number is split."""
+    data = bytes(index % 251 for index in range(sum(counts)))
+    file = Aligning(data, window)
+    stream = ByteStream(file.next_window, len(data), file.align)
+    for count in counts:
+        offset, seen = stream.offset, []
+        stream.pass_by(count, lambda block, seen=seen: seen.append(bytes(block)))
+        assert data[offset : offset + count] == b"".join(seen)
+        assert all(not len(block) % 16 for block in seen[:-1])
+    assert xxhash.xxh3_128_hexdigest(data) == stream.digest()
+
+
 def test_what_is_in_the_window_can_be_seen_and_skipped():
     """The bytes that come next can be looked at in place, up to the window's end, and then be taken."""
     stream = opened(b"-" * 4 + b"word" + b"x" * 24, 16)

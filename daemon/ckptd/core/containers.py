@@ -63,7 +63,14 @@ def scan(
     return scan_windows(windows(readinto, size), size, path=path, role=role)
 
 
-def scan_windows(next_window: NextWindow, size: int, *, path: str, role: Role) -> FileScan:
+def scan_windows(
+    next_window: NextWindow,
+    size: int,
+    *,
+    path: str,
+    role: Role,
+    align: Callable[[int], None] | None = None,
+) -> FileScan:
     """Judge one file in one pass forwards, in memory that does not grow with its tensors.
 
     Args:
@@ -71,12 +78,13 @@ def scan_windows(next_window: NextWindow, size: int, *, path: str, role: Role) -
         size: The file's length as `stat` told it.
         path: The file's name within its root; findings show it printable.
         role: What the file is for.
+        align: Told of each long payload where it begins, as `core.stream` has it.
 
     Returns:
         Tensors and values of a file that could be walked to its end, and everything that is wrong with it.
         The digest is None where the walk ended early.
     """
-    stream = ByteStream(next_window, size)
+    stream = ByteStream(next_window, size, align)
     container, found, findings = _judged(stream, path, role)
     return FileScan(
         container=container,

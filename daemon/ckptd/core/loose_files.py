@@ -245,7 +245,7 @@ def _is_state(head: bytes) -> bool:
 
 
 def _is_stream(head: bytes) -> bool:
-    return tensor_streams.container_of(ByteStream(lambda: memoryview(head), len(head)), head) is not None
+    return tensor_streams.container_of(ByteStream(lambda: (head, 0, len(head)), len(head)), head) is not None
 
 
 def _is_nameless_stream(path: str, head: bytes | None) -> bool:

@@ -9,7 +9,10 @@ import xxhash
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    NextWindow = Callable[[], memoryview]
+    Window = tuple[bytes | bytearray, int, int]
+    """Bytes of a file: a buffer, where in it they begin, and where they end. The rest of it means nothing."""
+
+    NextWindow = Callable[[], Window]
     """Hands out the file's next bytes, valid until it is called again; none at the end of the file."""
 
 # Measured with benchmarks/scan.py: a window that fits the processor's second cache is digested and checked
@@ -19,7 +22,7 @@ WINDOW_BYTES: Final = 1 << 20
 # How much of a tensor that begins at an odd place in memory is moved at a time to be looked at.
 MOVED_BYTES: Final = 1 << 18
 
-_ALIGNED: Final = 16  # bytes: the longest element that is checked
+ALIGNED_BYTES: Final = 16  # bytes: the longest element that is checked
 
 
 class ScanStopped(Exception):  # noqa: N818 - a judgement on the file, not a failure of the scan
@@ -46,13 +49,14 @@ def windows(
         size: The file's length; the buffer need not be longer.
         window_bytes: The length of all windows but the last; a multiple of 16 keeps numbers whole.
     """
-    view = memoryview(bytearray(max(1, min(size, window_bytes))))
+    buffer = bytearray(max(1, min(size, window_bytes)))
+    view = memoryview(buffer)
 
-    def next_window() -> memoryview:
+    def next_window() -> Window:
         end = 0
         while end < len(view) and (got := readinto(view[end:])):
             end += got
-        return view[:end]
+        return buffer, 0, end
 
     return next_window
 
@@ -64,6 +68,7 @@ class ByteStream:
     """
 
     __slots__ = (
+        "_align",
         "_buffer",
         "_end",
         "_hash",
@@ -76,14 +81,19 @@ class ByteStream:
         "size",
     )
 
-    def __init__(self, next_window: NextWindow, size: int) -> None:
+    def __init__(
+        self, next_window: NextWindow, size: int, align: Callable[[int], None] | None = None
+    ) -> None:
         """Start at byte 0.
 
         Args:
             next_window: Hands out the file in order.
             size: The file's length as `stat` told it; what comes after is not looked at.
+            align: Told of each long payload at which byte of the file it begins, so that the windows to come
+                can have that byte, and each 16th from it, aligned in memory.
         """
         self._next_window = next_window
+        self._align = align
         self.size = size
         self.opcodes = 0  # of pickles, walked so far
         self._view = memoryview(b"")
@@ -152,8 +162,8 @@ class ByteStream:
             rest = bytes(self._view[self._position : self._end])
             while len(rest) < wanted:
                 self._fill()
-                rest += self._view[: self._end]
-            self._show(memoryview(rest))
+                rest += self._view[self._position : self._end]
+            self._show((rest, 0, len(rest)))
         return bytes(self._view[self._position : self._position + wanted])
 
     def require(self, count: int, what: str) -> None:
@@ -187,15 +197,24 @@ class ByteStream:
             self._position = stop
             return
         self.require(count, "a byte string")
-        moved = 0
+        if self._align is not None:
+            self._align(self.offset)
+        passed = moved = 0
         for block in self.blocks(count):
             rest = block
-            if not moved and not (self._position - len(block)) % _ALIGNED:
-                whole = len(block) - len(block) % _ALIGNED
-                if whole:
-                    look(block[:whole])
-                rest = block[whole:]
+            if (
+                not (self._position - len(block) - passed) % ALIGNED_BYTES
+            ):  # the memory is aligned as the payload is
+                moved = self._move(rest[: -passed % ALIGNED_BYTES], moved, look)
+                rest = rest[-passed % ALIGNED_BYTES :]
+                if moved and len(rest):
+                    look(self._moving()[:moved])
+                    moved = 0
+                if whole := len(rest) - len(rest) % ALIGNED_BYTES:
+                    look(rest[:whole])
+                rest = rest[whole:]
             moved = self._move(rest, moved, look)
+            passed += len(block)
         if moved:
             look(self._moving()[:moved])
 
@@ -236,22 +255,23 @@ class ByteStream:
 
     def _moving(self) -> memoryview:
         if self._moved is None:
-            self._moved = memoryview(bytearray(MOVED_BYTES))
+            # Not where a page of its own would begin: see `shell.reading`.
+            self._moved = memoryview(bytearray(MOVED_BYTES + 64))[64:]
         return self._moved
 
     def _fill(self) -> None:
         """Go on to the next window, of at least one byte, and digest it."""
-        window = self._next_window()[: self._unread] if self._unread else self._view[:0]
-        if not window:
+        buffer, start, end = self._next_window() if self._unread else (b"", 0, 0)
+        end = min(end, start + self._unread)
+        if start == end:
             raise ScanStopped(
                 "truncated",
                 f"the content goes on after byte {self.size - self._unread}, where the file ends",
             )
-        self._hash.update(window)
-        self._unread -= len(window)
-        self._show(window)
+        self._show((buffer, start, end))
+        self._hash.update(self._view[start:end])
+        self._unread -= end - start
 
-    def _show(self, window: memoryview) -> None:
-        self._view = window
-        self._buffer = window.obj  # type: ignore[assignment] # of the view of a whole buffer
-        self._position, self._end = 0, len(window)
+    def _show(self, window: Window) -> None:
+        self._buffer, self._position, self._end = window
+        self._view = memoryview(self._buffer)

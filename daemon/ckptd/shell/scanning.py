@@ -81,7 +81,7 @@ def scan_file(
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             size = before.st_size
             with Reader(descriptor, size, on_progress, give_cache_back=give_cache_back) as reader:
-                found = scan_windows(reader.next_window, size, path=path, role=role)
+                found = scan_windows(reader.next_window, size, path=path, role=role, align=reader.align)
             if change := _change(descriptor, os.path.join(root, path), before):
                 return _unread(path, "changed_while_reading", change, before.st_size)
             return found
