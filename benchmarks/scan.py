@@ -3,8 +3,9 @@
 Run as `python benchmarks/scan.py [--quick]`; prints a Markdown table, writes docs/images/scan.svg, and exits
 with 1 if a target is missed. Each measurement is a process of its own, in turns with its peer's, and stands
 for the median; memory is the peak above a bare interpreter's. The scan is the daemon's, with digest and value
-checks; but where the page cache is what is read from, it is not given back. Each reader has read a small
-file before the clock starts, as a scan process of the daemon has.
+checks; but where the page cache is what is read from, it is not given back. Each is measured as it is used: a
+training loads once, so `paddle.load` is the first of its process; a scan process goes from file to file, so
+it has scanned a small one before. What difference that makes is a row of its own.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ MOST_READ_BYTES = 2 * MIB
 
 LOAD = """
 import sys, time, paddle
-paddle.load(sys.argv[1] + ".warm")
+if sys.argv[2:]:
+    paddle.load(sys.argv[1] + ".warm")
 start = time.perf_counter()
 paddle.load(sys.argv[1])
 print(time.perf_counter() - start)
@@ -128,6 +130,8 @@ def main() -> int:
         if not options.quick:
             grown = max(memory[8, dtype] - memory[1, dtype] for dtype in ("float32", "bfloat16"))
             table.row("8 GiB", "1 GiB", f"{grown:+.0f} MiB of memory", "equal, ± 4 MiB", met=grown <= 4)
+        write_large(path, 1 << 30, "float32")
+        again(table, path, runs)
         write_small(path)
         small(table, path, runs)
         write_large(path, 1 << 30, "float32")
@@ -200,6 +204,20 @@ def large(table: Table, path: Path, name: str, runs: int) -> float:
         met=scanned.memory_mib <= MOST_MEMORY_MIB,
     )
     return scanned.memory_mib
+
+
+def again(table: Table, path: Path, runs: int) -> None:
+    """Measure what `paddle.load` gains from memory that an earlier load of its process has left."""
+    into_page_cache(path)
+    loaded, scanned = in_turns(runs, lambda: run(LOAD, path, "again"), lambda: run(SCAN, path, "", "warm"))
+    faster = loaded.seconds / scanned.seconds
+    table.row(
+        "1 GiB float32",
+        "`paddle.load`, not the first of its process",
+        f"{faster:.1f} times its speed",
+        "none",
+        met=True,
+    )
 
 
 def small(table: Table, path: Path, runs: int) -> None:
