@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
 
 from ckptd.core.stream import ALIGNED_BYTES, WINDOW_BYTES, ScanStopped
 from ckptd.shell.holes import Holes
@@ -194,5 +195,5 @@ class Reader:
 
 def _place_in_page(buffer: bytearray) -> int:
     """Where in the buffer the place in a page is at which windows begin."""
-    address = ctypes.addressof(ctypes.c_char.from_buffer(buffer))
+    address: int = np.frombuffer(buffer, np.uint8).__array_interface__["data"][0]
     return (IN_PAGE_BYTES - address) % PAGE_BYTES
