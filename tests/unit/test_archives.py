@@ -168,13 +168,11 @@ def test_archive_of_a_very_old_tar_is_known_by_its_checksum():
     assert scan_bytes(resealed(USTAR, 257, bytes(8))).container == "tar"
 
 
-def test_limits_of_an_archive_hold(monkeypatch):
+@pytest.mark.parametrize(("module", "limit"), [(containers, "MAX_TENSORS"), (archives, "MAX_MEMBERS")])
+def test_limits_of_an_archive_hold(monkeypatch, module, limit):
     """Many members, and many tensors in them, are refused."""
-    data = tar(("a", PARAMS), ("b", PARAMS))
-    monkeypatch.setattr(containers, "MAX_TENSORS", 1)
-    assert codes(scan_bytes(data)) == ["limit_exceeded"]
-    monkeypatch.setattr(archives, "MAX_MEMBERS", 1)
-    assert codes(scan_bytes(data)) == ["limit_exceeded"]
+    monkeypatch.setattr(module, limit, 1)
+    assert codes(scan_bytes(tar(("a", PARAMS), ("b", PARAMS)))) == ["limit_exceeded"]
 
 
 def test_size_of_a_large_member_may_be_told_by_pax():
