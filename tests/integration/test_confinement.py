@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import errno
 import multiprocessing
 import os
@@ -9,13 +10,14 @@ import struct
 import subprocess
 import sys
 import traceback
-from concurrent.futures import BrokenExecutor
 
 import pytest
 
 import intruding
-from ckptd.shell import confinement, prober
+from ckptd.core.model import Fingerprint, Role
+from ckptd.shell import confinement
 from ckptd.shell.confinement import Confinement, Profile, available, confine
+from ckptd.shell.scanner import Scanner, ScannerGone, ScanRequest
 from forking import run_forked
 
 CREATE_RULESET, RESTRICT_SELF = 444, 446  # Landlock's, on every machine
@@ -24,22 +26,27 @@ REFUSED = (errno.EPERM, errno.EACCES)
 
 
 @pytest.fixture(scope="module")
-def in_pool():
-    """Run a function of a module in a scan process of the prober's own making."""
-    pools = []
+def in_scanner():
+    """Run a function of a module in a scan process."""
+    scanners = []
 
     def run(work, argument):
-        if not pools:
-            pools.append(prober._new_pool(1)[0])
+        if not scanners:
+            scanners.append(Scanner(intruding.work, give_cache_back=False))
+        request = ScanRequest((work, argument), Role.EXTRA, Fingerprint("", 0, 0, 0))
         try:
-            return pools[0].submit(work, argument).result()
-        except BrokenExecutor:
-            pools.pop().shutdown()
+            answer = scanners[0].ask(request, cpu_seconds=30, seconds=60.0)
+        except ScannerGone:
+            scanners.pop().close()
             raise
+        how, outcome = ast.literal_eval(answer.values[0][1])
+        if how == "raised":
+            raise OSError(outcome, "in the scan process")
+        return outcome
 
     yield run
-    for pool in pools:
-        pool.shutdown()
+    for scanner in scanners:
+        scanner.close()
 
 
 @pytest.fixture
@@ -113,12 +120,12 @@ def forked(work):
 
 
 @pytest.mark.parametrize("intrude", intruding.INTRUSIONS, ids=lambda intrude: intrude.__name__)
-def test_scan_process_cannot(in_pool, place, intrude):
-    """A process of the scan pool is refused each thing that a hostile file could want of it."""
+def test_scan_process_cannot(in_scanner, place, intrude):
+    """A scan process is refused each thing that a hostile file could want of it."""
     before = traces(place)
     try:
-        in_pool(intrude, place)
-    except BrokenExecutor:  # killed for the attempt
+        in_scanner(intrude, place)
+    except ScannerGone:  # killed for the attempt
         refused = True
     except OSError as error:
         refused = error.errno in {None, *REFUSED}
@@ -127,14 +134,14 @@ def test_scan_process_cannot(in_pool, place, intrude):
     assert (True, before) == (refused, traces(place))
 
 
-def test_scan_process_can_read_files_of_others(in_pool, tmp_path):
+def test_scan_process_can_read_files_of_others(in_scanner, tmp_path):
     """Root's scanner still reads what only its owner may read, and anybody's scanner its own."""
     path = tmp_path / "file"
     path.write_bytes(b"content")
     path.chmod(0o400)
     if os.geteuid() == 0:
         os.chown(path, NOBODY, NOBODY)
-    assert b"content" == in_pool(intruding.read_a_file, path)
+    assert b"content" == in_scanner(intruding.read_a_file, path)
 
 
 @pytest.mark.parametrize(
@@ -146,14 +153,14 @@ def test_scan_process_can_read_files_of_others(in_pool, tmp_path):
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
-def test_scan_process_can(in_pool, work, argument, expected):
-    """A process of the scan pool can do what Python's own machinery does on the way."""
-    assert expected == in_pool(work, argument)
+def test_scan_process_can(in_scanner, work, argument, expected):
+    """A scan process can do what Python's own machinery does on the way."""
+    assert expected == in_scanner(work, argument)
 
 
-def test_scan_process_says_that_it_is_confined(in_pool):
+def test_scan_process_says_that_it_is_confined(in_scanner):
     """The kernel's own account: a filter, no new privileges, and no capability but the one for reading."""
-    status = in_pool(intruding.own_status, None)
+    status = in_scanner(intruding.own_status, None)
     reading = {"CAP_DAC_READ_SEARCH": 1 << 2, "CAP_DAC_OVERRIDE": 1 << 1}
     kept = sum(reading[name] for name in available().capabilities)
     expected = {"Seccomp": "2", "NoNewPrivs": "1", "CapInh": 0, "CapAmb": 0, "CapPrm": kept, "CapEff": kept}
@@ -165,11 +172,12 @@ def test_scan_process_says_that_it_is_confined(in_pool):
 
 def test_scan_process_ends_cleanly():
     """A confined process runs to its normal end: nothing on the way out needs what it gave up."""
-    pool, _ = prober._new_pool(1)
     others = set(multiprocessing.active_children())
-    assert [1] == pool.submit(intruding.answer_from_a_thread, 1).result()
+    scanner = Scanner(intruding.work, give_cache_back=False)
+    request = ScanRequest((intruding.answer_from_a_thread, 1), Role.EXTRA, Fingerprint("", 0, 0, 0))
+    assert "('returned', [1])" == scanner.ask(request, cpu_seconds=30, seconds=60.0).values[0][1]
     (process,) = set(multiprocessing.active_children()) - others
-    pool.shutdown()
+    scanner.close()
     assert 0 == process.exitcode
 
 

@@ -35,7 +35,8 @@ from ckptd.core.layouts import find_runs, lone_directory, recognise
 from ckptd.core.model import MetricRule, Order, ProgressKeys, Role, Verdict
 from ckptd.core.scrubbing import compared
 from ckptd.shell import inventory
-from ckptd.shell.prober import Prober, ScanRequest
+from ckptd.shell.prober import Prober
+from ckptd.shell.scanner import ScanRequest
 from ckptd.shell.scanning import scan_file
 from forking import run_forked
 from pickling import group, mapping, name, number, pickled, text

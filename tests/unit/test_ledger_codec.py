@@ -133,3 +133,10 @@ def test_damaged_judgement_is_an_unknown_format(data):
     """Bytes that this version did not write raise one error, whatever is wrong with them."""
     with pytest.raises(UnknownFormat, match="no judgement of format"):
         decode_judgement(data)
+
+
+def test_scan_that_inflates_without_end_is_no_scan(monkeypatch):
+    """A scan process that was taken over cannot fill the daemon's memory with a few bytes."""
+    monkeypatch.setattr(ledger_codec, "MAX_SCAN_BYTES", 1 << 20)
+    with pytest.raises(UnknownFormat, match="1048576 bytes"):
+        decode_scan(zlib.compress(bytes(2 << 20)))

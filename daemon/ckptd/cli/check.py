@@ -12,7 +12,7 @@ from ckptd.cli.check_scan import scan_all
 from ckptd.core.model import Verdict
 from ckptd.core.names import shown
 from ckptd.errors import UsageError
-from ckptd.shell.prober import ScanRequest
+from ckptd.shell.scanner import ScanRequest
 
 if TYPE_CHECKING:
     import argparse

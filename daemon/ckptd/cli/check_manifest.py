@@ -19,7 +19,7 @@ from ckptd.core.model import EntryKind, Fingerprint, Role
 from ckptd.core.names import shown
 from ckptd.errors import CkptdError, UsageError
 from ckptd.shell import inventory
-from ckptd.shell.prober import ScanRequest
+from ckptd.shell.scanner import ScanRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

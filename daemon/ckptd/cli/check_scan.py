@@ -21,7 +21,8 @@ from ckptd.shell.prober import Prober
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from ckptd.shell.prober import ScanRequest, ScanResult
+    from ckptd.shell.prober import ScanResult
+    from ckptd.shell.scanner import ScanRequest
 
 _LOOK_SECONDS = 0.2  # how often the bar moves, and a scan that hangs is looked for
 

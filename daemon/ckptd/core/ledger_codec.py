@@ -26,6 +26,8 @@ from ckptd.core.model import (
 FORMAT = 2
 """Raised when the layout below changes or the scanner judges differently, so that files are scanned anew."""
 
+MAX_SCAN_BYTES = 1 << 28  # inflated; the largest that the scanner's own limits allow is shorter
+
 _INT64 = range(-(2**63), 2**63)
 
 
@@ -70,7 +72,7 @@ def decode_scan(data: bytes) -> FileScan:
         UnknownFormat: the bytes are damaged or of another version.
     """
     try:
-        _, container, size, digest, findings, tensors, values, expected = _load(zlib.decompress(data))
+        _, container, size, digest, findings, tensors, values, expected = _load(_inflated(data))
         return FileScan(
             container=container,
             bytes=size,
@@ -85,6 +87,15 @@ def decode_scan(data: bytes) -> FileScan:
         )
     except (zlib.error, LookupError, TypeError, ValueError) as error:
         raise UnknownFormat(f"no scan of format {FORMAT}: {error}") from error
+
+
+def _inflated(data: bytes) -> bytes:
+    """The bytes of a scan, which may come from a process that has read hostile files."""
+    stream = zlib.decompressobj()
+    inflated = stream.decompress(data, MAX_SCAN_BYTES)
+    if not stream.eof:
+        raise ValueError(f"it is cut off, or more than {MAX_SCAN_BYTES} bytes")
+    return inflated
 
 
 def encode_judgement(judgement: Judgement) -> bytes:

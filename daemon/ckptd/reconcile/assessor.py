@@ -10,7 +10,7 @@ from ckptd.core.layouts import recognise
 from ckptd.core.records import is_lasting
 from ckptd.core.settling import settle
 from ckptd.shell import inventory
-from ckptd.shell.prober import ScanRequest
+from ckptd.shell.scanner import ScanRequest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ckptd.core.assessment import is_read
 from ckptd.core.scrubbing import due, files_of
-from ckptd.shell.prober import ScanRequest
+from ckptd.shell.scanner import ScanRequest
 
 if TYPE_CHECKING:
     from datetime import timedelta

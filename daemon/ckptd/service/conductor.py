@@ -107,8 +107,6 @@ class Conductor:
             0.0 if self._reconciler.has_work and not self._ledger_trouble else None,
             _LONGEST_WAIT_SECONDS,
             None if due is None else due - now,
-            self.resources.prober.wants_attention_in,
-            self.resources.scrubber.wants_attention_in,
             _TROUBLED_SECONDS if self._attendance.trouble or self._ledger_trouble else None,
             None if watchdog is None else watchdog / 3,
         )

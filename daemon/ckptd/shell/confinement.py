@@ -2,7 +2,7 @@
 
 Each layer holds by itself, and one that the kernel or a container does not offer is skipped: Landlock (from
 Linux 5.13), a seccomp filter (x86_64 and aarch64), capabilities, `no_new_privs` and resource limits. None can
-be taken off again. What is open already stays usable, as do threads; that is all a process pool needs. Only
+be taken off again. What is open already stays usable, as do threads; that is all a scan process needs. Only
 output to a regular file fails too, by the limit of a file's size.
 
 Sources: `linux/landlock.h`, `linux/seccomp.h`, `linux/capability.h`, `linux/prctl.h`, and `capabilities(7)`.
@@ -72,7 +72,7 @@ class Profile:
 
     @staticmethod
     def for_scans() -> Profile:
-        """The scan pool's: a few buffers and one thread more; what wants more is a hostile file."""
+        """The scan processes': a few buffers and one thread more; what wants more is a hostile file."""
         return Profile(memory_bytes=512 << 20, open_files=256, may_map_code=False)
 
     @staticmethod

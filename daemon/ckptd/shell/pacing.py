@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ckptd.core.model import FileScan
-    from ckptd.shell.prober import Scan, ScanRequest
+    from ckptd.shell.scanner import Scan, ScanRequest
 
 
 def at_pace(bytes_per_second: int) -> Scan:
